@@ -1,0 +1,48 @@
+# `make demo` and `make test` are all a newcomer needs; both install what they use into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+LOCK   := requirements-dev.lock
+STAMP  := $(VENV)/.installed
+
+.PHONY: install demo test lint types bench docs lock audit test-containers test-keycloak clean
+
+install: $(STAMP)
+
+$(STAMP): $(LOCK) requirements-bootstrap.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Gatebook needs Python 3.11 or newer on PATH (or: make PYTHON=/path/to/python3.11)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bootstrap.lock
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(LOCK) requirements-bootstrap.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install
+	@$(BIN)/gatebook demo
+
+test: install
+	@$(BIN)/python -m pytest
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: install
+	@$(BIN)/mypy
+
+bench: install
+	@$(BIN)/python -m bench
+
+audit: install
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r $(LOCK)
+
+lock:
+	@UV=$$(command -v $(BIN)/uv || command -v uv); \
+	$$UV pip compile --quiet --no-header --no-emit-find-links --python-version 3.11 --universal --generate-hashes pyproject.toml -o requirements.lock; \
+	$$UV pip compile --quiet --no-header --no-emit-find-links --python-version 3.11 --universal --generate-hashes --extra embedded pyproject.toml -o requirements-embedded.lock -c requirements.lock; \
+	$$UV pip compile --quiet --no-header --no-emit-find-links --python-version 3.11 --universal --generate-hashes --extra embedded --extra dev pyproject.toml -o requirements-dev.lock -c requirements-embedded.lock; \
+	echo uv | $$UV pip compile --quiet --no-header --no-emit-find-links --python-version 3.11 --universal --generate-hashes - -o requirements-bootstrap.lock
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

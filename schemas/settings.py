@@ -1,0 +1,245 @@
+"""Typed settings: one YAML file, overridden by GATEBOOK_* variables.
+
+Each plane reads the same file and takes its own section, so that a whole system is one
+document (docs/configuration.md). An unknown key is an error: a misspelt setting that is
+silently ignored would leave a default in place of what the operator decided.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A settings file that cannot be read or does not validate. Says which key and why."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SecretRef(_Section):
+    """A secret by reference: exactly one of an environment variable or a file."""
+
+    env: str | None = Field(None, description="Name of the environment variable that holds it.")
+    file: Path | None = Field(None, description="File that holds it; a trailing newline is dropped.")
+
+    def read(self) -> str:
+        """The secret's text. Raises SettingsError naming the reference, never the value."""
+        if (self.env is None) == (self.file is None):
+            raise SettingsError("a secret needs exactly one of `env` and `file`")
+        if self.env is not None:
+            value = os.environ.get(self.env)
+            if not value:
+                raise SettingsError(f"environment variable {self.env} is not set")
+            return value
+        assert self.file is not None  # noqa: S101 (narrowing)
+        try:
+            return self.file.read_text().removesuffix("\n")
+        except OSError as error:
+            raise SettingsError(f"cannot read secret file {self.file}: {error.strerror}") from error
+
+
+class Kafka(_Section):
+    """How to reach Apache Kafka."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma separated.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = Field(
+        "PLAINTEXT", description="As Kafka names it. PLAINTEXT only where the socket stays on the host."
+    )
+    ca_file: Path | None = Field(None, description="CA that signed the brokers' certificates.")
+    sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] | None = Field(
+        None, description="SASL mechanism for the SASL_* protocols."
+    )
+    username: str | None = Field(None, description="SASL user.")
+    password: SecretRef | None = Field(None, description="SASL password, by reference.")
+
+
+class Classified(_Section):
+    """How a classified column is masked in the audit copy."""
+
+    classification: str = Field(..., alias="class", description="pii, pci, phi, secret or a free name.")
+    mask: Literal["full", "partial", "email"] = Field(
+        "full", description="full: nothing is left; partial: the last four stay; email: x***@domain."
+    )
+
+
+class Target(_Section):
+    """One database people reach through the gateway. Its name is the client's database name."""
+
+    name: str = Field(..., description="What a client puts in `dbname`.")
+    host: str = Field(..., description="Host of the PostgreSQL server.")
+    port: int = Field(5432, ge=1, le=65535, description="Port of the PostgreSQL server.")
+    database: str = Field(..., description="Database name at the server.")
+    user: str = Field(..., description="Role the gateway signs in as; clients never learn it.")
+    password: SecretRef = Field(..., description="Password of that role, by reference.")
+    sslmode: Literal["disable", "require", "verify-full"] = Field(
+        "verify-full", description="TLS to the server; `disable` only where the socket stays on the host."
+    )
+    ca_file: Path | None = Field(None, description="CA for `verify-full`; the system's when absent.")
+    classified: dict[str, Classified] = Field(
+        default_factory=dict, description="Classified columns, by `schema.table.column`."
+    )
+
+
+class Oidc(_Section):
+    """The identity provider whose tokens are accepted."""
+
+    issuer: str = Field(..., description="Issuer URL; must equal the token's `iss`.")
+    audience: str = Field("gatebook", description="Must be among the token's `aud`.")
+    algorithms: list[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]] = Field(
+        ["RS256", "ES256"], description="Signature algorithms accepted; symmetric ones never are."
+    )
+    groups_claim: str = Field("groups", description="Claim that lists the person's groups.")
+    name_claim: str = Field("preferred_username", description="Claim shown as the actor; else `sub`.")
+    ca_file: Path | None = Field(None, description="CA of the issuer's certificate.")
+    jwks_refresh_s: float = Field(10.0, gt=0, description="Age after which keys are fetched again.")
+    jwks_max_age_s: float = Field(
+        3600.0, gt=0, description="How long known keys serve while the issuer cannot be reached."
+    )
+    leeway_s: float = Field(5.0, ge=0, description="Clock difference tolerated in exp and nbf.")
+
+
+class Listener(_Section):
+    """Where clients connect."""
+
+    host: str = Field("127.0.0.1", description="Address to bind.")
+    port: int = Field(6432, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
+    certificate: Path | None = Field(None, description="PEM certificate chain.")
+    private_key: Path | None = Field(None, description="PEM private key.")
+    cleartext_loopback: bool = Field(
+        False, description="Accept tokens without TLS; refused unless `host` is a loopback address."
+    )
+    max_connections: int = Field(20_000, ge=1, description="Further clients get 53300.")
+    login_timeout_s: float = Field(15.0, gt=0, description="From accept to a verified identity.")
+
+
+class Journal(_Section):
+    """Durability before anything passes."""
+
+    deadline_s: float = Field(5.0, gt=0, description="Then clients are told that nothing was executed.")
+    max_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Unacknowledged bytes held at most.")
+    chunk_bytes: int = Field(256 * 1024, ge=1024, description="Size of one Responded event's rows.")
+    session_max_bytes: int = Field(
+        4 * 1024 * 1024, ge=1024, description="Unacknowledged response bytes of one session."
+    )
+
+
+class Gateway(_Section):
+    """`python -m gateway`."""
+
+    name: str = Field("gateway-1", description="Name of this node, in every event.")
+    tenant: str = Field("default", description="Tenant of its events.")
+    postgres: Listener = Field(default_factory=Listener)  # type: ignore[arg-type]
+    metrics_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz, /readyz.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    policies: Path | None = Field(None, description="Folder of Cedar files; absent denies everything.")
+    journal: Journal = Field(default_factory=Journal)  # type: ignore[arg-type]
+    catalog_refresh_s: float = Field(30.0, gt=0, description="How often a target's catalog is read.")
+
+
+class MaskProcessor(_Section):
+    """`python -m processors mask`."""
+
+    private_key: SecretRef | None = Field(None, description="X25519 private key (PEM), by reference.")
+    group_id: str = Field("gatebook-mask", description="Consumer group.")
+    state_dir: Path = Field(Path(".gatebook/mask"), description="Rebuildable cache of wrapped keys.")
+    metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /healthz.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    batch_records: int = Field(2000, ge=1, description="Records processed between two commits at most.")
+
+
+class ClickHouseSink(_Section):
+    """`python -m sinks clickhouse`."""
+
+    url: str | None = Field(None, description="ClickHouse server; absent uses embedded chDB.")
+    username: str = Field("default", description="User at that server.")
+    password: SecretRef | None = Field(None, description="Its password, by reference.")
+    path: Path = Field(Path(".gatebook/clickhouse"), description="Folder of embedded chDB.")
+    database: str = Field("audit", description="Database of the history.")
+    group_id: str = Field("gatebook-clickhouse", description="Consumer group.")
+    batch_rows: int = Field(10_000, ge=1, description="Rows of one insert at most.")
+    linger_s: float = Field(0.25, ge=0, description="How long a batch may wait for more rows.")
+    http_host: str = Field("127.0.0.1", description="Address of the read-only ClickHouse HTTP endpoint.")
+    http_port: int = Field(8123, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    http_token: SecretRef | None = Field(None, description="Token its readers present, by reference.")
+    metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /healthz.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Its port; 0 takes a free one.")
+
+
+class Recipient(_Section):
+    """A public key that session keys are wrapped to."""
+
+    name: str = Field(..., description="`mask` for the processor, or the auditor's name.")
+    public_key: Path = Field(..., description="X25519 public key, PEM.")
+
+
+class Settings(BaseSettings):
+    """The whole document."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEBOOK_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    kafka: Kafka = Field(default_factory=Kafka)  # type: ignore[arg-type]
+    oidc: Oidc | None = Field(None)
+    recipients: list[Recipient] = Field(
+        default_factory=list, description="Who can open sealed originals: the mask processor, auditors."
+    )
+    targets: Annotated[list[Target], Field(default_factory=list)]
+    gateway: Gateway = Field(default_factory=Gateway)  # type: ignore[arg-type]
+    mask: MaskProcessor = Field(default_factory=MaskProcessor)  # type: ignore[arg-type]
+    clickhouse: ClickHouseSink = Field(default_factory=ClickHouseSink)  # type: ignore[arg-type]
+    run_dir: Path | None = Field(
+        None, description="Where a process writes the addresses it bound, as NAME.json."
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _unique_targets(cls, targets: list[Target]) -> list[Target]:
+        names = [target.name for target in targets]
+        if len(names) != len(set(names)):
+            raise ValueError("two targets have the same name")
+        return targets
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first: an operator overrides a file without editing it."""
+        return env_settings, init_settings
+
+
+def load(path: Path | None) -> Settings:
+    """Settings from a YAML file (or defaults) and the environment.
+
+    Raises SettingsError with one line per wrong key.
+    """
+    document: Any = {}
+    if path is not None:
+        try:
+            document = yaml.safe_load(path.read_text()) or {}
+        except OSError as error:
+            raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{path} is not YAML: {error}") from error
+        if not isinstance(document, dict):
+            raise SettingsError(f"{path} must hold a mapping")
+    try:
+        return Settings(**document)
+    except ValueError as error:
+        errors = getattr(error, "errors", lambda: [])()
+        # A rejected value may be a secret in the wrong place: name the key, not the value.
+        lines = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in errors]
+        raise SettingsError("; ".join(lines) or "settings do not validate") from None

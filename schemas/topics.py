@@ -1,0 +1,51 @@
+"""Topic names, keys and explicit configuration (docs/architecture.md, "Topics")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+EVENTS = "gatebook.events"
+MASKED = "gatebook.masked"
+KEYS = "gatebook.keys"
+SCHEMAS = "gatebook.schemas"
+DEAD_LETTERS = "gatebook.dead-letters"
+
+MAX_RECORD_BYTES = 8 * 1024 * 1024
+"""Largest record a topic takes; a Responded chunk is about 256 KiB, a statement may be megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic and the configuration it must be created with.
+
+    `retention_ms` of -1 keeps records for ever; a compacted topic has no time limit.
+    """
+
+    name: str
+    partitions: int
+    compacted: bool = False
+    retention_ms: int = -1
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def config(self, brokers: int) -> dict[str, str]:
+        """Kafka topic configuration for a cluster of `brokers` nodes."""
+        return {
+            "cleanup.policy": "compact" if self.compacted else "delete",
+            "retention.ms": str(self.retention_ms),
+            "retention.bytes": "-1",
+            "min.insync.replicas": "2" if brokers >= 3 else "1",
+            "max.message.bytes": str(MAX_RECORD_BYTES),
+            "message.timestamp.type": "CreateTime",
+            # A follower that missed acknowledged records must never lead.
+            "unclean.leader.election.enable": "false",
+            **self.extra,
+        }
+
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(EVENTS, partitions=8),
+    Topic(MASKED, partitions=4),
+    Topic(KEYS, partitions=1, compacted=True),
+    Topic(SCHEMAS, partitions=1, compacted=True),
+    Topic(DEAD_LETTERS, partitions=1),
+)
