@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 
@@ -28,7 +28,9 @@ class SecretRef(_Section):
     """A secret by reference: exactly one of an environment variable or a file."""
 
     env: str | None = Field(None, description="Name of the environment variable that holds it.")
-    file: Path | None = Field(None, description="File that holds it; a trailing newline is dropped.")
+    file: Path | None = Field(
+        None, description="File that holds it; a trailing newline is dropped."
+    )
 
     def read(self) -> str:
         """The secret's text. Raises SettingsError naming the reference, never the value."""
@@ -51,7 +53,8 @@ class Kafka(_Section):
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma separated.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = Field(
-        "PLAINTEXT", description="As Kafka names it. PLAINTEXT only where the socket stays on the host."
+        "PLAINTEXT",
+        description="As Kafka names it. PLAINTEXT only where the socket stays on the host.",
     )
     ca_file: Path | None = Field(None, description="CA that signed the brokers' certificates.")
     sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] | None = Field(
@@ -64,9 +67,12 @@ class Kafka(_Section):
 class Classified(_Section):
     """How a classified column is masked in the audit copy."""
 
-    classification: str = Field(..., alias="class", description="pii, pci, phi, secret or a free name.")
+    classification: str = Field(
+        ..., alias="class", description="pii, pci, phi, secret or a free name."
+    )
     mask: Literal["full", "partial", "email"] = Field(
-        "full", description="full: nothing is left; partial: the last four stay; email: x***@domain."
+        "full",
+        description="full: nothing is left; partial: the last four stay; email: x***@domain.",
     )
 
 
@@ -80,9 +86,12 @@ class Target(_Section):
     user: str = Field(..., description="Role the gateway signs in as; clients never learn it.")
     password: SecretRef = Field(..., description="Password of that role, by reference.")
     sslmode: Literal["disable", "require", "verify-full"] = Field(
-        "verify-full", description="TLS to the server; `disable` only where the socket stays on the host."
+        "verify-full",
+        description="TLS to the server; `disable` only where the socket stays on the host.",
     )
-    ca_file: Path | None = Field(None, description="CA for `verify-full`; the system's when absent.")
+    ca_file: Path | None = Field(
+        None, description="CA for `verify-full`; the system's when absent."
+    )
     classified: dict[str, Classified] = Field(
         default_factory=dict, description="Classified columns, by `schema.table.column`."
     )
@@ -93,11 +102,16 @@ class Oidc(_Section):
 
     issuer: str = Field(..., description="Issuer URL; must equal the token's `iss`.")
     audience: str = Field("gatebook", description="Must be among the token's `aud`.")
-    algorithms: list[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]] = Field(
-        ["RS256", "ES256"], description="Signature algorithms accepted; symmetric ones never are."
+    algorithms: list[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]] = (
+        Field(
+            ["RS256", "ES256"],
+            description="Signature algorithms accepted; symmetric ones never are.",
+        )
     )
     groups_claim: str = Field("groups", description="Claim that lists the person's groups.")
-    name_claim: str = Field("preferred_username", description="Claim shown as the actor; else `sub`.")
+    name_claim: str = Field(
+        "preferred_username", description="Claim shown as the actor; else `sub`."
+    )
     ca_file: Path | None = Field(None, description="CA of the issuer's certificate.")
     jwks_refresh_s: float = Field(10.0, gt=0, description="Age after which keys are fetched again.")
     jwks_max_age_s: float = Field(
@@ -123,8 +137,12 @@ class Listener(_Section):
 class Journal(_Section):
     """Durability before anything passes."""
 
-    deadline_s: float = Field(5.0, gt=0, description="Then clients are told that nothing was executed.")
-    max_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Unacknowledged bytes held at most.")
+    deadline_s: float = Field(
+        5.0, gt=0, description="Then clients are told that nothing was executed."
+    )
+    max_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="Unacknowledged bytes held at most."
+    )
     chunk_bytes: int = Field(256 * 1024, ge=1024, description="Size of one Responded event's rows.")
     session_max_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, description="Unacknowledged response bytes of one session."
@@ -139,20 +157,30 @@ class Gateway(_Section):
     postgres: Listener = Field(default_factory=Listener)  # type: ignore[arg-type]
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz, /readyz.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Its port; 0 takes a free one.")
-    policies: Path | None = Field(None, description="Folder of Cedar files; absent denies everything.")
+    policies: Path | None = Field(
+        None, description="Folder of Cedar files; absent denies everything."
+    )
     journal: Journal = Field(default_factory=Journal)  # type: ignore[arg-type]
-    catalog_refresh_s: float = Field(30.0, gt=0, description="How often a target's catalog is read.")
+    catalog_refresh_s: float = Field(
+        30.0, gt=0, description="How often a target's catalog is read."
+    )
 
 
 class MaskProcessor(_Section):
     """`python -m processors mask`."""
 
-    private_key: SecretRef | None = Field(None, description="X25519 private key (PEM), by reference.")
+    private_key: SecretRef | None = Field(
+        None, description="X25519 private key (PEM), by reference."
+    )
     group_id: str = Field("gatebook-mask", description="Consumer group.")
-    state_dir: Path = Field(Path(".gatebook/mask"), description="Rebuildable cache of wrapped keys.")
+    state_dir: Path = Field(
+        Path(".gatebook/mask"), description="Rebuildable cache of wrapped keys."
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /healthz.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Its port; 0 takes a free one.")
-    batch_records: int = Field(2000, ge=1, description="Records processed between two commits at most.")
+    batch_records: int = Field(
+        2000, ge=1, description="Records processed between two commits at most."
+    )
 
 
 class ClickHouseSink(_Section):
@@ -166,9 +194,13 @@ class ClickHouseSink(_Section):
     group_id: str = Field("gatebook-clickhouse", description="Consumer group.")
     batch_rows: int = Field(10_000, ge=1, description="Rows of one insert at most.")
     linger_s: float = Field(0.25, ge=0, description="How long a batch may wait for more rows.")
-    http_host: str = Field("127.0.0.1", description="Address of the read-only ClickHouse HTTP endpoint.")
+    http_host: str = Field(
+        "127.0.0.1", description="Address of the read-only ClickHouse HTTP endpoint."
+    )
     http_port: int = Field(8123, ge=0, le=65535, description="Its port; 0 takes a free one.")
-    http_token: SecretRef | None = Field(None, description="Token its readers present, by reference.")
+    http_token: SecretRef | None = Field(
+        None, description="Token its readers present, by reference."
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /healthz.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Its port; 0 takes a free one.")
 
@@ -190,7 +222,8 @@ class Settings(BaseSettings):
     kafka: Kafka = Field(default_factory=Kafka)  # type: ignore[arg-type]
     oidc: Oidc | None = Field(None)
     recipients: list[Recipient] = Field(
-        default_factory=list, description="Who can open sealed originals: the mask processor, auditors."
+        default_factory=list,
+        description="Who can open sealed originals: the mask processor, auditors.",
     )
     targets: Annotated[list[Target], Field(default_factory=list)]
     gateway: Gateway = Field(default_factory=Gateway)  # type: ignore[arg-type]
@@ -239,7 +272,7 @@ def load(path: Path | None) -> Settings:
     try:
         return Settings(**document)
     except ValueError as error:
-        errors = getattr(error, "errors", lambda: [])()
+        errors = error.errors() if isinstance(error, ValidationError) else []
         # A rejected value may be a secret in the wrong place: name the key, not the value.
         lines = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in errors]
         raise SettingsError("; ".join(lines) or "settings do not validate") from None

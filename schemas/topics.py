@@ -10,8 +10,8 @@ KEYS = "gatebook.keys"
 SCHEMAS = "gatebook.schemas"
 DEAD_LETTERS = "gatebook.dead-letters"
 
-MAX_RECORD_BYTES = 8 * 1024 * 1024
-"""Largest record a topic takes; a Responded chunk is about 256 KiB, a statement may be megabytes."""
+MAX_RECORD_BYTES = 24 * 1024 * 1024
+"""Largest record a topic takes: a chunk of rows is about 256 KiB, a statement may be megabytes."""
 
 
 @dataclass(frozen=True, slots=True)

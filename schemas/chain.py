@@ -1,0 +1,126 @@
+"""The chain: every event of a gateway stream has a number, its predecessor's hash and its own.
+
+    event_hash = SHA-256("gatebook/event/v1\\0" | u32 len stream | stream | u64 seq
+                         | prev_hash | schema_sha256 | u64 len payload | payload)
+
+Integers are big-endian. What is hashed are the writer's bytes, never a re-encoding. Everything
+is in the record's value: Kafka's headers can be rewritten without touching it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from schemas.binary import write_long
+from schemas.codec import CodecError
+
+GENESIS: Final = bytes(32)
+"""prev_hash of seq 0."""
+
+_TAG: Final = b"gatebook/event/v1\0"
+_MAX_STREAM: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One link (schemas/avro/Envelope.avsc)."""
+
+    stream: str
+    seq: int
+    prev_hash: bytes
+    schema_sha256: bytes
+    event_hash: bytes
+    payload: bytes
+
+
+def event_hash(
+    stream: str, seq: int, prev_hash: bytes, schema_sha256: bytes, payload: bytes
+) -> bytes:
+    """The hash of a link, 32 bytes."""
+    name = stream.encode()
+    head = struct.pack(">I", len(name)) + name + struct.pack(">Q", seq)
+    digest = sha256(_TAG + head + prev_hash + schema_sha256 + struct.pack(">Q", len(payload)))
+    digest.update(payload)
+    return digest.digest()
+
+
+class Chain:
+    """Writes the envelopes of one stream."""
+
+    def __init__(self, stream: str) -> None:
+        name = stream.encode()
+        if not 0 < len(name) <= _MAX_STREAM:
+            raise ValueError("a stream's name has 1 to 1,024 bytes")
+        self.stream = stream
+        self.seq = 0
+        self.head = GENESIS
+        self._avro_name = write_long(len(name)) + name
+        self._tagged = _TAG + struct.pack(">I", len(name)) + name
+
+    def append(self, schema_sha256: bytes, payload: bytes) -> bytes:
+        """The next envelope, in Avro binary."""
+        seq, previous = self.seq, self.head
+        digest = sha256(
+            self._tagged
+            + seq.to_bytes(8, "big")
+            + previous
+            + schema_sha256
+            + len(payload).to_bytes(8, "big")
+        )
+        digest.update(payload)
+        self.head = digest.digest()
+        self.seq = seq + 1
+        return b"".join(
+            (
+                self._avro_name,
+                write_long(seq),
+                previous,
+                schema_sha256,
+                self.head,
+                write_long(len(payload)),
+                payload,
+            )
+        )
+
+
+def _readwrite_long(data: bytes, at: int) -> tuple[int, int]:
+    result = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise CodecError("truncated envelope")
+        byte = data[at]
+        at += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    if result & 1 or (shift and byte == 0):
+        raise CodecError("negative or non-canonical number in an envelope")
+    return result >> 1, at
+
+
+def read(value: bytes) -> Envelope:
+    """An envelope from a record's value, its hash checked. Raises CodecError."""
+    length, at = _readwrite_long(value, 0)
+    if not 0 < length <= _MAX_STREAM or at + length > len(value):
+        raise CodecError("truncated envelope")
+    try:
+        stream = value[at : at + length].decode()
+    except UnicodeDecodeError:
+        raise CodecError("the stream's name is not UTF-8") from None
+    seq, at = _readwrite_long(value, at + length)
+    previous, schema, claimed = (
+        value[at : at + 32],
+        value[at + 32 : at + 64],
+        value[at + 64 : at + 96],
+    )
+    size, at = _readwrite_long(value, at + 96)
+    if at + size != len(value):
+        raise CodecError("truncated envelope, or trailing bytes after it")
+    payload = value[at:]
+    if event_hash(stream, seq, previous, schema, payload) != claimed:
+        raise CodecError(f"event_hash of {stream} #{seq} does not match its content")
+    return Envelope(stream, seq, previous, schema, claimed, payload)

@@ -1,0 +1,246 @@
+"""The event kinds, as typed values. Their wire form is schemas/avro/*.avsc, field for field.
+
+`box` holds what a person typed or a database returned, sealed (schemas/sealing.py); the
+`*Original` structs are what is inside.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+NONE_ID: Final = bytes(16)
+"""The id that means "none": sixteen zero bytes."""
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Avro record; decoding refuses fields it does not know."""
+
+
+class Principal(_Record, frozen=True):
+    issuer: str
+    subject: str
+    name: str
+    groups: list[str]
+    agent: str
+    actor_type: str
+
+
+class Client(_Record, frozen=True):
+    ip: str
+    port: int
+    application: str
+
+
+class Context(_Record, frozen=True):
+    session_id: bytes
+    key_id: bytes
+    tenant: str
+    gateway: str
+    target: str
+    principal: Principal
+    client: Client
+
+
+class Event(_Record, frozen=True):
+    """What every kind begins with. `at` is microseconds since 1970 UTC."""
+
+    context: Context
+    event_id: bytes
+    at: int
+    monotonic_ns: int
+
+
+class SessionOpened(Event, frozen=True):
+    protocol: str
+    tls: str
+    token_id: str
+    policy_digest: str
+    policies: list[str]
+    box: bytes
+
+
+class SessionOpenedOriginal(_Record, frozen=True):
+    user: str
+    parameters: dict[str, str]
+
+
+class AuthenticationFailed(Event, frozen=True):
+    method: str
+    reason: str
+    error_code: str
+    box: bytes
+
+
+class AuthenticationFailedOriginal(_Record, frozen=True):
+    user: str
+    database: str
+    parameters: dict[str, str]
+
+
+class Requested(Event, frozen=True):
+    statement_id: bytes
+    prepared_id: bytes
+    action: str
+    kind: str
+    kinds: list[str]
+    relations: list[str]
+    box: bytes
+
+
+class Parameter(_Record, frozen=True):
+    type_oid: int
+    format: int
+    value: bytes | None
+
+
+class RequestedOriginal(_Record, frozen=True):
+    statement: str
+    parameters: list[Parameter]
+
+
+class RequestData(Event, frozen=True):
+    statement_id: bytes
+    chunk: int
+    byte_count: int
+    box: bytes
+
+
+class RequestDataOriginal(_Record, frozen=True):
+    encoding: str
+    data: bytes
+
+
+class Decided(Event, frozen=True):
+    statement_id: bytes
+    decision: str
+    policies: list[str]
+    policy_digest: str
+    reason: str
+
+
+class Responded(Event, frozen=True):
+    statement_id: bytes
+    chunk: int
+    rows: int
+    byte_count: int
+    box: bytes
+
+
+class Column(_Record, frozen=True):
+    name: str
+    table_oid: int
+    attnum: int
+    type_oid: int
+    format: int
+    source: str
+
+
+class RespondedOriginal(_Record, frozen=True):
+    encoding: str
+    columns: list[Column]
+    classified: bool
+    data: bytes
+
+
+class Completed(Event, frozen=True):
+    statement_id: bytes
+    outcome: str
+    command_tag: str
+    error_code: str
+    rows: int
+    byte_count: int
+    duration_us: int
+    box: bytes
+
+
+class CompletedOriginal(_Record, frozen=True):
+    error: dict[str, str]
+    notices: list[dict[str, str]]
+
+
+class SessionClosed(Event, frozen=True):
+    reason: str
+    statements: int
+    rows: int
+    bytes_in: int
+    bytes_out: int
+    duration_us: int
+
+
+Original = (
+    SessionOpenedOriginal
+    | AuthenticationFailedOriginal
+    | RequestedOriginal
+    | RequestDataOriginal
+    | RespondedOriginal
+    | CompletedOriginal
+)
+
+
+class Masked(_Record, frozen=True):
+    """The audit copy of one event. Absent texts are empty, absent ids are NONE_ID."""
+
+    context: Context
+    event_id: bytes
+    event_type: str
+    at: int
+    monotonic_ns: int
+    stream: str
+    seq: int
+    prev_hash: bytes
+    event_hash: bytes
+    statement_id: bytes = NONE_ID
+    prepared_id: bytes = NONE_ID
+    action: str = ""
+    kind: str = ""
+    kinds: list[str] = []
+    relations: list[str] = []
+    decision: str = ""
+    policies: list[str] = []
+    policy_digest: str = ""
+    reason: str = ""
+    outcome: str = ""
+    command_tag: str = ""
+    error_code: str = ""
+    rows: int = 0
+    byte_count: int = 0
+    duration_us: int = 0
+    chunk: int = 0
+    statement: str = ""
+    parameters: str = ""
+    response_rows: str = ""
+    error: str = ""
+    details: str = ""
+    masks: list[str] = []
+
+
+class Wrap(_Record, frozen=True):
+    recipient: str
+    ciphertext: bytes
+
+
+class KeyWraps(_Record, frozen=True):
+    key_id: bytes
+    wraps: list[Wrap]
+
+
+KINDS: Final[tuple[type[Event], ...]] = (
+    SessionOpened,
+    AuthenticationFailed,
+    Requested,
+    RequestData,
+    Decided,
+    Responded,
+    Completed,
+    SessionClosed,
+)
+ORIGINALS: Final[dict[type[Event], type[_Record]]] = {
+    SessionOpened: SessionOpenedOriginal,
+    AuthenticationFailed: AuthenticationFailedOriginal,
+    Requested: RequestedOriginal,
+    RequestData: RequestDataOriginal,
+    Responded: RespondedOriginal,
+    Completed: CompletedOriginal,
+}

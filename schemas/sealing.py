@@ -1,0 +1,161 @@
+"""Boxes: what a person typed or a database returned, readable by named recipients only.
+
+A data key per session seals the boxes of its events (AES-256-GCM). The key is wrapped to each
+recipient's X25519 key with HPKE (RFC 9180, base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256,
+AES-256-GCM) and the gateway forgets it when the session closes, so that a gateway can write
+originals and never read them back. Wraps travel in the compacted topic gatebook.keys, not in the
+events: deleting a wrap erases originals without touching a chain (docs/decisions/0003).
+
+A box is: version (1 byte) | flags (1 byte, bit 0: zstd) | nonce (12 bytes) | ciphertext and tag.
+Compression comes first, since sealed bytes do not compress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from schemas.events import KeyWraps, Wrap
+
+KEY_BYTES: Final = 32
+MAX_ORIGINAL: Final = 64 * 1024 * 1024
+"""Largest plaintext of a box; a decompression bomb stops here."""
+
+_VERSION: Final = 1
+_ZSTD: Final = 1
+_COMPRESS_FROM: Final = 512
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+class SealingError(Exception):
+    """A box or a wrap that does not open, or a key that cannot be read. Names no content."""
+
+
+def public_key(pem: bytes) -> X25519PublicKey:
+    """A recipient's key. Raises SealingError."""
+    try:
+        key = load_pem_public_key(pem)
+    except ValueError:
+        raise SealingError("not a PEM public key") from None
+    if not isinstance(key, X25519PublicKey):
+        raise SealingError("not an X25519 public key")
+    return key
+
+
+def private_key(pem: bytes) -> X25519PrivateKey:
+    """A recipient's own key. Raises SealingError."""
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        raise SealingError("not an unencrypted PEM private key") from None
+    if not isinstance(key, X25519PrivateKey):
+        raise SealingError("not an X25519 private key")
+    return key
+
+
+def _info(key_id: bytes, recipient: str) -> bytes:
+    return b"gatebook/wrap/v1\0" + key_id + recipient.encode()
+
+
+def _aad(session_id: bytes, event_id: bytes) -> bytes:
+    return b"gatebook/box/v1\0" + session_id + event_id
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """Everyone who may open what is sealed from now on."""
+
+    keys: tuple[tuple[str, X25519PublicKey], ...]
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise SealingError("no recipient: what nobody can open would be lost")
+
+    @classmethod
+    def of(cls, pems: Iterable[tuple[str, bytes]]) -> Recipients:
+        """From (name, PEM) pairs."""
+        return cls(tuple((name, public_key(pem)) for name, pem in pems))
+
+    def wrap(self, key_id: bytes, key: bytes) -> KeyWraps:
+        """The data key, encrypted to each."""
+        return KeyWraps(
+            key_id,
+            [
+                Wrap(name, _SUITE.encrypt(key, public, info=_info(key_id, name)))
+                for name, public in self.keys
+            ],
+        )
+
+
+def unwrap(wraps: KeyWraps, recipient: str, private: X25519PrivateKey) -> bytes:
+    """The data key. Raises SealingError when it was not wrapped to `recipient`."""
+    for wrap in wraps.wraps:
+        if wrap.recipient == recipient:
+            try:
+                key = _SUITE.decrypt(wrap.ciphertext, private, info=_info(wraps.key_id, recipient))
+            except (InvalidTag, ValueError):
+                raise SealingError(f"the wrap for {recipient} does not open") from None
+            if len(key) != KEY_BYTES:
+                raise SealingError("a data key has 32 bytes")
+            return key
+    raise SealingError(f"the key is not wrapped to {recipient}")
+
+
+class Sealer:
+    """Seals with one data key. Its nonces count, so a key must have only one Sealer, ever."""
+
+    def __init__(self, key_id: bytes, key: bytes) -> None:
+        self.key_id = key_id
+        self._aead = AESGCM(key)
+        self._count = 0
+        self._zstd = zstandard.ZstdCompressor(level=1)
+
+    def seal(self, session_id: bytes, event_id: bytes, plaintext: bytes) -> bytes:
+        """A box bound to its session and event."""
+        if len(plaintext) > MAX_ORIGINAL:
+            raise SealingError("an original has at most 64 MiB")
+        flags = 0
+        if len(plaintext) >= _COMPRESS_FROM:
+            compressed = self._zstd.compress(plaintext)
+            if len(compressed) < len(plaintext):
+                plaintext, flags = compressed, _ZSTD
+        self._count += 1
+        nonce = self._count.to_bytes(12, "big")
+        head = bytes((_VERSION, flags))
+        aad = _aad(session_id, event_id) + head
+        return head + nonce + self._aead.encrypt(nonce, plaintext, aad)
+
+
+class Opener:
+    """Opens boxes of one data key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(key)
+
+    def open(self, session_id: bytes, event_id: bytes, box: bytes) -> bytes:
+        """The plaintext. Raises SealingError for any alteration, or another event's box."""
+        if len(box) < 30 or box[0] != _VERSION or box[1] & ~_ZSTD:
+            raise SealingError("not a box")
+        aad = _aad(session_id, event_id) + box[:2]
+        try:
+            plaintext = self._aead.decrypt(box[2:14], box[14:], aad)
+        except InvalidTag:
+            raise SealingError(
+                "the box does not open: altered, or of another event or key"
+            ) from None
+        if not box[1] & _ZSTD:
+            return plaintext
+        try:
+            if zstandard.frame_content_size(plaintext) > MAX_ORIGINAL:
+                raise SealingError("an original has at most 64 MiB")
+            return zstandard.ZstdDecompressor().decompress(plaintext, MAX_ORIGINAL)
+        except zstandard.ZstdError:
+            raise SealingError("the box does not decompress") from None
