@@ -86,7 +86,7 @@ class Chain:
         )
 
 
-def _readwrite_long(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     result = shift = 0
     while True:
         if at >= len(data) or shift > 63:
@@ -104,20 +104,20 @@ def _readwrite_long(data: bytes, at: int) -> tuple[int, int]:
 
 def read(value: bytes) -> Envelope:
     """An envelope from a record's value, its hash checked. Raises CodecError."""
-    length, at = _readwrite_long(value, 0)
+    length, at = _read_varint(value, 0)
     if not 0 < length <= _MAX_STREAM or at + length > len(value):
         raise CodecError("truncated envelope")
     try:
         stream = value[at : at + length].decode()
     except UnicodeDecodeError:
         raise CodecError("the stream's name is not UTF-8") from None
-    seq, at = _readwrite_long(value, at + length)
+    seq, at = _read_varint(value, at + length)
     previous, schema, claimed = (
         value[at : at + 32],
         value[at + 32 : at + 64],
         value[at + 64 : at + 96],
     )
-    size, at = _readwrite_long(value, at + 96)
+    size, at = _read_varint(value, at + 96)
     if at + size != len(value):
         raise CodecError("truncated envelope, or trailing bytes after it")
     payload = value[at:]
