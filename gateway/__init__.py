@@ -1,0 +1,1 @@
+"""The gateway plane: protocol machines, the journal, identity and policy. `python -m gateway`."""
