@@ -55,6 +55,8 @@ class Fetcher:
         self._client = httpx.AsyncClient(
             verify=context,
             timeout=_TIMEOUT_S,
+            # An idle connection that the issuer is just closing would fail a sign-in.
+            limits=httpx.Limits(max_keepalive_connections=0),
             # Whoever can redirect us could choose our keys.
             follow_redirects=False,
             # A proxy from the environment is for the internet, not for this machine.
@@ -123,9 +125,10 @@ def _url(text: str) -> httpx.URL | None:
         url = httpx.URL(text)
     except httpx.InvalidURL:
         return None
-    if url.host and (url.scheme == "https" or (url.scheme == "http" and _is_loopback(url))):
-        return url
-    return None
+    is_local = url.scheme == "http" and _is_loopback(url)
+    if not url.host or not (url.scheme == "https" or is_local):
+        return None
+    return url if url.port is None or 0 < url.port < 65536 else None
 
 
 def _is_loopback(url: httpx.URL) -> bool:

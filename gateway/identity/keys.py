@@ -110,7 +110,7 @@ def _key(entry: Any) -> Key | None:
     public, algorithms = loaded
     named = entry.get("alg")
     if named is not None:
-        if named not in algorithms:
+        if not isinstance(named, str) or named not in algorithms:
             return None
         algorithms = frozenset({named})
     return Key(kid, algorithms, _thumbprint(entry), public)

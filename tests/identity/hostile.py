@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
@@ -161,9 +160,10 @@ class HostileIssuer:
             pass
         finally:
             self._tasks.discard(task)
+            if task.cancelling():
+                # As a killed process would: without the goodbye of TLS.
+                writer.transport.abort()
             writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
 
 
 def responding(head: str, body: bytes = b"") -> Responder:
