@@ -50,7 +50,10 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Principal and target are the session's. `statement` never holds a credential."""
+    """Principal and target are the session's. `statement` never holds a credential.
+
+    A request with a `refusal` is denied for what it is, whatever the policies say.
+    """
 
     statement_id: bytes
     action: str
@@ -60,6 +63,7 @@ class Request(msgspec.Struct, frozen=True):
     statement: str
     parameters: tuple[tuple[int, int, bytes | None], ...] = ()
     prepared_id: bytes = bytes(16)
+    refusal: str = ""
 
 
 # --- facts: what a machine wants recorded; the recorder makes events of them ---
@@ -279,15 +283,7 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 Command = (
-    Send
-    | StartTls
-    | Authenticate
-    | Ask
-    | Record
-    | ConnectTarget
-    | CancelStatement
-    | Close
-    | Abort
+    Send | StartTls | Authenticate | Ask | Record | ConnectTarget | CancelStatement | Close | Abort
 )
 
 

@@ -46,10 +46,10 @@ class Policies:
 
     def __init__(self, files: Iterable[tuple[str, str]]) -> None:
         """From (file name, text) pairs. Raises PolicyError."""
-        files = sorted(files)
+        ordered = sorted(files)
         digest = hashlib.sha256()
         texts = []
-        for name, text in files:
+        for name, text in ordered:
             try:
                 cedarpy.PolicySet.from_str(text)
             except ValueError as error:
@@ -69,7 +69,9 @@ class Policies:
             notes = policy.get("annotations") or {}
             name = notes.get("id")
             if not name or name in seen:
-                raise PolicyError(f"every policy needs an @id of its own; see {name or 'the first'}")
+                raise PolicyError(
+                    f"every policy needs an @id of its own; see {name or 'the first'}"
+                )
             seen.add(name)
             self._words[name] = _Words(notes.get("message", ""), notes.get("how_to_ask", ""))
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
@@ -82,8 +84,8 @@ class Policies:
         self, principal: Principal, target: str, application: str, request: Request
     ) -> Decision:
         """May this person run this statement there?"""
-        if request.kind == sql.UNPARSEABLE:
-            return Decision(Verdict.DENY, (), "the statement is not understood")
+        if request.refusal or request.kind == sql.UNPARSEABLE:
+            return Decision(Verdict.DENY, (), request.refusal or "the statement is not understood")
         if request.kind == sql.EMPTY:
             return Decision(Verdict.ALLOW, (), "an empty statement does nothing")
         context = {
@@ -145,7 +147,9 @@ class Policies:
         hint = "; ".join(words.how_to_ask for words in said if words.how_to_ask)
         if not names:
             return Decision(Verdict.DENY, (), NO_POLICY, _ASK)
-        return Decision(Verdict.DENY, names, reason or f"forbidden by {', '.join(names)}", hint or _ASK)
+        return Decision(
+            Verdict.DENY, names, reason or f"forbidden by {', '.join(names)}", hint or _ASK
+        )
 
     @staticmethod
     def _name(reason: str, result: Any) -> str:
@@ -173,5 +177,8 @@ class NoPolicies:
 
     def _deny(self) -> Decision:
         return Decision(
-            Verdict.DENY, (), "the policies cannot be read", "An operator must mend the policy files."
+            Verdict.DENY,
+            (),
+            "the policies cannot be read",
+            "An operator must mend the policy files.",
         )

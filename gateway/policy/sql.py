@@ -19,7 +19,9 @@ _NODE: Final = re.compile(r'[{,]"([A-Z]\w*)Stmt":\{')
 _TOP: Final = re.compile(r'\{"stmt":\{"([A-Z]\w*)":\{')
 _STRING: Final = r'"((?:[^"\\]|\\.)*)"'
 _RELATION: Final = re.compile(rf'[{{,](?:"schemaname":{_STRING},)?"relname":{_STRING}')
-_PREPARED: Final = re.compile(rf'\{{"stmt":\{{"(?:Prepare|Execute|Deallocate)Stmt":\{{"name":{_STRING}')
+_PREPARED: Final = re.compile(
+    rf'\{{"stmt":\{{"(?:Prepare|Execute|Deallocate)Stmt":\{{"name":{_STRING}'
+)
 _WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PASSWORD: Final = re.compile(r"password|secret|credential", re.IGNORECASE)
 _QUOTED: Final = re.compile(
@@ -67,7 +69,8 @@ class Statement(msgspec.Struct, frozen=True):
 
     `kind` is the outermost statement's, `kinds` also those nested in it (CTEs, EXPLAIN,
     PREPARE, rules). An unparseable statement has the parser's message in `error` and the
-    character where it occurred, from 1, in `position`.
+    character where it occurred, from 1, in `position`; the client gets them under `sqlstate`,
+    as the server itself would have said it.
     """
 
     text: str
@@ -78,6 +81,7 @@ class Statement(msgspec.Struct, frozen=True):
     prepared_name: str = ""
     error: str = ""
     position: int = 0
+    sqlstate: str = "42601"
 
 
 def _kind(node: str) -> str:
@@ -121,10 +125,18 @@ def redact(text: str, kinds: frozenset[str]) -> str:
     return text
 
 
-def _unparseable(text: str, message: str, index: int) -> Statement:
+def unparseable(text: str, message: str, position: int = 0, sqlstate: str = "42601") -> Statement:
+    """A statement that is refused for what it is, whoever asks."""
     kinds = frozenset({UNPARSEABLE})
     return Statement(
-        text, redact(text, kinds), UNPARSEABLE, kinds, (), error=message, position=index + 1
+        text,
+        redact(text, kinds),
+        UNPARSEABLE,
+        kinds,
+        (),
+        error=message,
+        position=position,
+        sqlstate=sqlstate,
     )
 
 
@@ -132,7 +144,7 @@ def _single(text: str, tree: str) -> Statement:
     top = _TOP.search(tree)
     kinds = _kinds(tree)
     if top is None or not kinds:
-        return _unparseable(text, "the statement is not understood", 0)
+        return unparseable(text, "the statement is not understood")
     kind = _kind(top.group(1))
     if kind == "copy_to" and "copy_from" in kinds:
         kind = "copy_from"
@@ -162,14 +174,14 @@ def analyse(text: str) -> tuple[Statement, ...]:
             return (_single(text, tree),)
         pieces = [text[part] for part in parser.split(text, only_slices=True)]
         if len(pieces) != count:
-            return (_unparseable(text, "the statements cannot be told apart", 0),)
+            return (unparseable(text, "the statements cannot be told apart"),)
         return tuple(_single(piece, parser.parse_sql_json(piece)) for piece in pieces)
     except parser.ParseError as error:
         message = str(error.args[0]) if error.args else "syntax error"
         index = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0
-        return (_unparseable(text, message, index),)
+        return (unparseable(text, message, index + 1),)
     except (ValueError, UnicodeError, RecursionError, MemoryError):
-        return (_unparseable(text, "the statement is not understood", 0),)
+        return (unparseable(text, "the statement is not understood"),)
 
 
 class Analyser:

@@ -36,7 +36,13 @@ def message(kind: bytes, body: bytes = b"") -> bytes:
 
 
 def error(
-    sqlstate: str, text: str, *, severity: str = "ERROR", detail: str = "", hint: str = "", position: int = 0
+    sqlstate: str,
+    text: str,
+    *,
+    severity: str = "ERROR",
+    detail: str = "",
+    hint: str = "",
+    position: int = 0,
 ) -> bytes:
     """ErrorResponse (section 54.8)."""
     fields = [("S", severity), ("V", severity), ("C", sqlstate), ("M", text)]
@@ -126,6 +132,10 @@ class Reader:
     def uint32(self) -> int:
         """An unsigned 32-bit integer, such as an OID."""
         return int(_LENGTH.unpack(self.take(4))[0])
+
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        return self.take(len(self._body) - self._at)
 
     def end(self) -> None:
         """Nothing may be left."""

@@ -1,0 +1,219 @@
+"""One PostgreSQL connection, from accept to close: start-up, the target's sign-in, the session."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.machine import (
+    Abort,
+    CatalogView,
+    Close,
+    Closed,
+    Command,
+    Ended,
+    Expired,
+    Fact,
+    Input,
+    NotDurable,
+    Opened,
+    Received,
+    Record,
+    Recorded,
+    Send,
+    Shutdown,
+    Side,
+    TargetConnected,
+    TargetUnreachable,
+)
+from gateway.policy.sql import Statement
+from gateway.protocols.postgres import wire
+from gateway.protocols.postgres.requests import Language
+from gateway.protocols.postgres.session import Session
+from gateway.protocols.postgres.startup import (
+    NOT_DURABLE_HINT,
+    NOT_DURABLE_TEXT,
+    Door,
+    Startup,
+)
+from gateway.protocols.postgres.upstream import Credential, TargetRefused, Upstream
+from gateway.protocols.postgres.wire import fatal, message
+
+# A client may know these: they are about the server's capacity, not about our role on it.
+_TOLD: Final = ("53", "57", "3D")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a machine is given: the world's randomness and knowledge, as values.
+
+    `cancel_key` is the (process id, secret) the client learns; `nonce` is for the target's SCRAM.
+    """
+
+    door: Door
+    credential: Callable[[str], Credential]
+    catalog: Callable[[str], CatalogView]
+    analyse: Callable[[str], tuple[Statement, ...]]
+    new_id: Callable[[], bytes]
+    chunk_bytes: int
+    cancel_key: tuple[int, bytes]
+    nonce: str
+
+
+class PostgresMachine:
+    """See gateway.machine.Machine. `session` exists once the target is ready."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._startup = Startup(around.door, around.new_id)
+        self._upstream: Upstream | None = None
+        self._connecting = False
+        self._farewell: tuple[bytes, bool] | None = None
+        self._early = bytearray()
+        self._over = False
+        self.session: Session | None = None
+
+    @property
+    def target(self) -> str:
+        """Name of the target, once permitted."""
+        return self._startup.database
+
+    @property
+    def target_key(self) -> tuple[int, bytes]:
+        """The target's own cancel key, once signed in."""
+        return self._upstream.key if self._upstream is not None else (0, b"")
+
+    def handle(self, event: Input, now_ns: int) -> list[Command]:
+        """See gateway.machine.Machine."""
+        try:
+            if self.session is not None:
+                return self.session.handle(event, now_ns)
+            if self._over:
+                return []
+            if self._connecting:
+                return self._connect(event, now_ns)
+            commands = self._startup.handle(event, now_ns)
+            self._connecting = self._startup.done
+            if self._connecting:
+                self._early += self._startup.leftover
+            return commands
+        except Exception as error:
+            self._over = True
+            reason = f"{type(error).__name__} in the PostgreSQL machine"
+            if self.session is not None:
+                return self.session.abort(reason)
+            return [Abort(reason)]
+
+    def _connect(self, event: Input, now_ns: int) -> list[Command]:
+        match event:
+            case TargetConnected():
+                self._upstream = Upstream(
+                    self._around.credential(self.target),
+                    self._startup.parameters,
+                    self._around.nonce,
+                )
+                return [Send(Side.TARGET, self._upstream.start())]
+            case TargetUnreachable(_):
+                return self._fail("08001", f'target "{self.target}" cannot be reached', now_ns)
+            case Received(Side.CLIENT, data):
+                self._early += data
+                if len(self._early) > wire.MAX_STARTUP:
+                    return self._fail("08P01", "too much data before the session", now_ns)
+                return []
+            case Received(Side.TARGET, data) if self._upstream is not None and not self._farewell:
+                return self._sign_in(self._upstream, data, now_ns)
+            case Closed(Side.TARGET) if self._farewell is None:
+                return self._fail("08001", f'target "{self.target}" closed the connection', now_ns)
+            case Closed(Side.CLIENT):
+                self._over = True
+                return [*self._lost(now_ns), Close()]
+            case Recorded() if self._farewell is not None:
+                return self._said(self._farewell, now_ns)
+            case NotDurable():
+                self._over = True
+                text = fatal("58030", NOT_DURABLE_TEXT, hint=NOT_DURABLE_HINT)
+                return [Send(Side.CLIENT, text), Close()]
+            case Shutdown():
+                return self._fail("57P01", "the gateway is shutting down", now_ns)
+            case Expired():
+                return self._fail("28000", "the token has expired", now_ns)
+            case _:
+                return []
+
+    def _sign_in(self, upstream: Upstream, data: bytes, now_ns: int) -> list[Command]:
+        try:
+            answer = upstream.feed(data)
+        except TargetRefused as refused:
+            told = refused.sqlstate if refused.sqlstate.startswith(_TOLD) else "08004"
+            return self._fail(told, f'target "{self.target}" refused the gateway', now_ns)
+        commands: list[Command] = [Send(Side.TARGET, answer)] if answer else []
+        if upstream.ready:
+            elapsed = now_ns - self._startup.started_ns
+            opened: tuple[Fact, ...] = (
+                self._startup.outcome("completed", "", elapsed),
+                Opened(
+                    f"postgres/3.{self._startup.minor}",
+                    self._startup.user,
+                    self._startup.parameters,
+                ),
+            )
+            self._farewell = (self._welcome(upstream), True)
+            commands.append(Record(3, opened))
+        return commands
+
+    def _welcome(self, upstream: Upstream) -> bytes:
+        process_id, secret = self._around.cancel_key
+        statuses = b"".join(
+            message(b"S", wire.cstring(name) + wire.cstring(value))
+            for name, value in upstream.statuses.items()
+        )
+        return b"".join(
+            (
+                message(b"R", bytes(4)),
+                statuses,
+                message(b"K", struct.pack(">I", process_id) + secret),
+                message(b"Z", b"I"),
+            )
+        )
+
+    def _said(self, farewell: tuple[bytes, bool], now_ns: int) -> list[Command]:
+        text, ready = farewell
+        if not ready:
+            self._over = True
+            return [Send(Side.CLIENT, text), Close()]
+        assert self._upstream is not None  # noqa: S101 (narrowing)
+        language = Language(self._around.analyse)
+        for name, value in self._upstream.statuses.items():
+            language.status(name, value)
+        self.session = Session(
+            language,
+            self._around.catalog(self.target),
+            self._around.new_id,
+            self._around.chunk_bytes,
+            now_ns,
+        )
+        commands: list[Command] = [Send(Side.CLIENT, text)]
+        if self._early:
+            commands += self.session.handle(Received(Side.CLIENT, bytes(self._early)), now_ns)
+        return commands
+
+    def _fail(self, sqlstate: str, text: str, now_ns: int) -> list[Command]:
+        if self._farewell is not None:
+            return []
+        self._farewell = (fatal(sqlstate, text), False)
+        elapsed = now_ns - self._startup.started_ns
+        facts = (
+            self._startup.outcome("failed", sqlstate, elapsed),
+            Ended("target_refused", 0, 0, 0, len(self._farewell[0]), elapsed),
+        )
+        return [Record(3, facts)]
+
+    def _lost(self, now_ns: int) -> list[Command]:
+        elapsed = now_ns - self._startup.started_ns
+        facts = (
+            self._startup.outcome("lost", "08006", elapsed),
+            Ended("client_lost", 0, 0, 0, 0, elapsed),
+        )
+        return [Record(0, facts)]

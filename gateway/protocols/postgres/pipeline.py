@@ -1,0 +1,213 @@
+"""What is on its way: statements, what is sent for them, and what must come back."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from gateway.machine import Decision
+from gateway.policy.sql import Statement
+from gateway.protocols.postgres import wire
+from gateway.protocols.postgres.wire import Reader, message
+
+
+class Expect(IntEnum):
+    """Which response of the target comes next (section 54.2.3: strictly in order)."""
+
+    PARSE = 1
+    BIND = 2
+    DESCRIBE = 3
+    EXECUTE = 4
+    CLOSE = 5
+    SYNC = 6
+    QUERY = 7
+
+
+class Prepared:
+    """A prepared statement. `described` is the body of its RowDescription, once seen."""
+
+    __slots__ = ("described", "oids", "statement", "statement_id")
+
+    def __init__(self, statement: Statement, oids: tuple[int, ...]) -> None:
+        self.statement = statement
+        self.oids = oids
+        self.statement_id = bytes(16)
+        self.described: bytes | None = None
+
+
+class Portal:
+    """A bound statement. `formats` are the result formats its Bind asked for."""
+
+    __slots__ = ("described", "formats", "parameters", "prepared")
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        parameters: tuple[tuple[int, int, bytes | None], ...],
+        formats: tuple[int, ...],
+    ) -> None:
+        self.prepared = prepared
+        self.parameters = parameters
+        self.formats = formats
+        self.described: bytes | None = None
+
+
+class Run:
+    """One execution of one statement (or a Parse alone): one Requested, one Completed."""
+
+    __slots__ = (
+        "byte_count",
+        "chunk",
+        "classified",
+        "completed",
+        "data_chunk",
+        "described",
+        "encoding",
+        "formats",
+        "notices",
+        "pending",
+        "pending_rows",
+        "portal",
+        "refusal",
+        "rows",
+        "started_ns",
+        "statement",
+        "statement_id",
+        "token",
+    )
+
+    def __init__(self, statement_id: bytes, statement: Statement, portal: Portal | None) -> None:
+        self.statement_id = statement_id
+        self.statement = statement
+        self.portal = portal
+        self.started_ns = 0
+        self.completed = False
+        self.rows = 0
+        self.byte_count = 0
+        self.chunk = 0
+        self.data_chunk = 0
+        self.encoding = "rows"
+        self.described: bytes | None = None
+        self.formats: tuple[int, ...] = ()
+        self.classified = False
+        self.notices: list[dict[str, str]] = []
+        self.pending: list[bytes] = []
+        self.pending_rows = 0
+        self.refusal = b""
+        self.token = b""
+
+    def refuse(self, decision: Decision) -> None:
+        """Prepare what the client will read in place of the poison's error."""
+        self.token = b"gatebook_refused_" + self.statement_id.hex().encode()
+        statement = self.statement
+        if statement.error:
+            self.refusal = wire.error(
+                statement.sqlstate, statement.error, position=statement.position
+            )
+            return
+        by = f" (policy {', '.join(decision.policies)})" if decision.policies else ""
+        self.refusal = wire.error(
+            "42501",
+            f"permission denied: {decision.reason}",
+            detail=f"Refused by the gateway{by}.",
+            hint=decision.hint,
+        )
+
+    @property
+    def sqlstate(self) -> str:
+        """SQLSTATE of a refusal."""
+        return self.statement.sqlstate if self.statement.error else "42501"
+
+
+class Expectation:
+    """One response to come. `completes` says that it ends its run; `undo` restores a name."""
+
+    __slots__ = ("completes", "kind", "run", "runs", "target", "undo")
+
+    def __init__(self, kind: Expect, run: Run | None = None, completes: bool = False) -> None:
+        self.kind = kind
+        self.run = run
+        self.completes = completes
+        self.runs: list[Run] = []
+        self.target: Prepared | Portal | None = None
+        self.undo: tuple[dict[bytes, object], bytes, object | None] | None = None
+
+    def restore(self) -> None:
+        """The target skipped this message: the name means again what it meant before."""
+        if self.undo is None:
+            return
+        names, name, previous = self.undo
+        if previous is None:
+            names.pop(name, None)
+        else:
+            names[name] = previous
+
+
+class Part(msgspec.Struct):
+    """One message to forward, and the response it will bring."""
+
+    data: bytes
+    expectation: Expectation | None = None
+
+
+class Item:
+    """Parts that wait together, in their turn, for a ticket; ready when it is decided."""
+
+    __slots__ = ("parts", "poisoned", "ready", "runs", "size", "ticket")
+
+    def __init__(self, ticket: int, parts: list[Part], runs: list[Run]) -> None:
+        self.ticket = ticket
+        self.parts = parts
+        self.runs = runs
+        self.ready = ticket == 0
+        self.poisoned: dict[Run, Part] = {}
+        self.size = sum(len(part.data) for part in parts)
+
+
+class Held:
+    """Response bytes that wait, in their turn, for their record."""
+
+    __slots__ = ("data", "ready", "runs", "ticket")
+
+    def __init__(self, ticket: int, data: bytes, runs: list[Run]) -> None:
+        self.ticket = ticket
+        self.data = data
+        self.runs = runs
+        self.ready = ticket == 0
+
+
+def poison(part: Part, run: Run) -> bytes:
+    """A message that the target itself refuses, in place of one it must not see.
+
+    PostgreSQL then does what it does after any error: skip to Sync, abort the transaction. An
+    ErrorResponse of our own invention would let clients commit what a real error rolls back.
+    A relation that cannot exist fails after the statements before it ran, and only where the
+    transaction is not aborted already, exactly as a missing privilege does; a text that does not
+    parse is replaced by another one that does not.
+    """
+    kind = part.data[:1]
+    text = b'"' + run.token + b'"' if run.statement.error else b'SELECT * FROM "' + run.token + b'"'
+    match kind:
+        case b"P":
+            name = Reader(part.data[5:]).cstring()
+            return message(b"P", name + b"\0" + text + b"\0\0\0")
+        case b"B":
+            portal = Reader(part.data[5:]).cstring()
+            return message(b"B", portal + b"\0" + run.token + b"\0\0\0\0\0\0\0")
+        case b"E":
+            return message(b"E", run.token + b"\0\0\0\0\0")
+        case _:
+            return message(b"Q", text + b"\0")
+
+
+def columns(body: bytes) -> list[tuple[str, int, int, int, int]]:
+    """(name, table OID, column number, type OID, format) of a RowDescription's fields."""
+    reader = Reader(body)
+    fields = []
+    for _ in range(reader.uint16()):
+        name = reader.cstring().decode("utf-8", "backslashreplace")
+        table, number, kind = reader.uint32(), reader.uint16(), reader.uint32()
+        reader.take(6)
+        fields.append((name, table, number, kind, reader.uint16()))
+    return fields

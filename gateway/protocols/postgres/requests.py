@@ -1,0 +1,128 @@
+"""Reading what a client asks: texts, Parse and Bind messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.policy import sql
+from gateway.policy.sql import Statement
+from gateway.protocols.postgres.pipeline import Portal, Prepared
+from gateway.protocols.postgres.wire import ProtocolViolation, Reader
+
+# Encodings in which every byte below 0x80 is that ASCII character. In the others a quote or a
+# backslash may be the second half of a character, and a parser that reads it otherwise than the
+# server does is blind: only ASCII texts pass there.
+_CODECS: Final = {
+    "UTF8": "utf-8",
+    "UNICODE": "utf-8",
+    "SQL_ASCII": "utf-8",
+    "LATIN1": "iso8859-1",
+    "LATIN2": "iso8859-2",
+    "LATIN5": "iso8859-9",
+    "LATIN9": "iso8859-15",
+    "WIN1250": "cp1250",
+    "WIN1251": "cp1251",
+    "WIN1252": "cp1252",
+    "KOI8R": "koi8-r",
+}
+
+
+class Language:
+    """How the target reads texts at this moment, from its ParameterStatus messages."""
+
+    __slots__ = ("_analyse", "_codec", "_standard_strings")
+
+    def __init__(self, analyse: Callable[[str], tuple[Statement, ...]]) -> None:
+        self._analyse = analyse
+        self._codec = "utf-8"
+        self._standard_strings = True
+
+    def status(self, name: str, value: str) -> None:
+        """A ParameterStatus."""
+        if name == "client_encoding":
+            self._codec = _CODECS.get(value.upper().replace("-", ""), "ascii")
+        elif name == "standard_conforming_strings":
+            self._standard_strings = value == "on"
+
+    def encode(self, text: str) -> bytes:
+        """A text as the target reads it."""
+        return text.encode(self._codec)
+
+    def statements(self, raw: bytes) -> tuple[Statement, ...]:
+        """The statements of a text."""
+        try:
+            text = raw.decode(self._codec)
+        except UnicodeDecodeError:
+            return (
+                sql.unparseable(
+                    raw.decode("utf-8", "backslashreplace"),
+                    "invalid byte sequence for the client's encoding",
+                    sqlstate="22021",
+                ),
+            )
+        if not self._standard_strings and "\\" in text:
+            # The server would read '\' otherwise than the grammar we judge by.
+            return (
+                sql.unparseable(
+                    text,
+                    "backslashes are refused while standard_conforming_strings is off",
+                    sqlstate="0A000",
+                ),
+            )
+        return self._analyse(text)
+
+    def prepared(self, raw: bytes) -> Statement:
+        """The statement of a Parse; several are the server's error, judged together."""
+        found = self.statements(raw)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            return Statement("", "", sql.EMPTY, frozenset({sql.EMPTY}), ())
+        return Statement(
+            text="; ".join(statement.text for statement in found),
+            recorded="; ".join(statement.recorded for statement in found),
+            kind=found[0].kind,
+            kinds=frozenset().union(*(statement.kinds for statement in found)),
+            relations=tuple(sorted({name for s in found for name in s.relations})),
+        )
+
+
+def read_parse(body: bytes) -> tuple[bytes, bytes, tuple[int, ...]]:
+    """(name, text, parameter type OIDs) of a Parse. Raises ProtocolViolation."""
+    reader = Reader(body)
+    name, text = reader.cstring(), reader.cstring()
+    oids = tuple(reader.uint32() for _ in range(reader.uint16()))
+    reader.end()
+    return name, text, oids
+
+
+def bound_names(body: bytes) -> tuple[bytes, bytes]:
+    """(portal, statement) of a Bind. Raises ProtocolViolation."""
+    reader = Reader(body)
+    return reader.cstring(), reader.cstring()
+
+
+def read_bind(body: bytes, prepared: Prepared) -> Portal:
+    """The portal a Bind makes. Raises ProtocolViolation."""
+    reader = Reader(body)
+    reader.cstring()
+    reader.cstring()
+    formats = tuple(reader.uint16() for _ in range(reader.uint16()))
+    count = reader.uint16()
+    if len(formats) > 1 and len(formats) != count:
+        raise ProtocolViolation(
+            f"bind message has {len(formats)} parameter formats but {count} parameters"
+        )
+    parameters = []
+    for index in range(count):
+        size = reader.int32()
+        if size < -1:
+            raise ProtocolViolation("invalid parameter length in bind message")
+        value = None if size == -1 else reader.take(size)
+        shown = formats[index] if len(formats) > 1 else formats[0] if formats else 0
+        oid = prepared.oids[index] if index < len(prepared.oids) else 0
+        parameters.append((oid, shown, value))
+    results = tuple(reader.uint16() for _ in range(reader.uint16()))
+    reader.end()
+    return Portal(prepared, tuple(parameters), results)

@@ -1,0 +1,323 @@
+"""From the first byte to a permitted connection: TLS, start-up packet, credential, `connect`."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from gateway.identity.principal import Principal
+from gateway.machine import (
+    Ask,
+    Authenticate,
+    Authenticated,
+    CancelStatement,
+    Close,
+    Closed,
+    Command,
+    ConnectTarget,
+    Decided,
+    Ended,
+    Expired,
+    Input,
+    NotDurable,
+    Outcome,
+    Received,
+    Record,
+    Recorded,
+    Refused,
+    Request,
+    Send,
+    Shutdown,
+    Side,
+    StartTls,
+    TlsStarted,
+    Verdict,
+)
+from gateway.protocols.postgres import wire
+from gateway.protocols.postgres.wire import ProtocolViolation, fatal, message
+
+MAX_CREDENTIAL = 64 * 1024
+"""Length of a PasswordMessage at most; identity providers with many groups make long tokens."""
+
+NOT_DURABLE_TEXT = "the request could not be recorded; nothing was executed"
+NOT_DURABLE_HINT = "The gateway's journal does not answer. Try again."
+
+
+class _State(Enum):
+    FIRST = auto()
+    TLS = auto()
+    CREDENTIAL = auto()
+    VERIFYING = auto()
+    DECIDING = auto()
+    ENDING = auto()
+    DONE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the listener offers. `targets` are the names a client may ask for."""
+
+    tls: bool
+    cleartext: bool
+    targets: frozenset[str]
+
+
+class Startup:
+    """One client, not yet connected to its target. `done` once it may be."""
+
+    def __init__(self, door: Door, new_id: Callable[[], bytes]) -> None:
+        self._door = door
+        self._new_id = new_id
+        self._state = _State.FIRST
+        self._buffer = bytearray()
+        self._encrypted = False
+        self._gss_answered = False
+        self._last_words = b""
+        self._denied_sqlstate = ""
+        self.minor = 0
+        self.parameters: dict[str, str] = {}
+        self.database = ""
+        self.user = ""
+        self.statement_id = bytes(16)
+        self.principal: Principal | None = None
+        self.started_ns = 0
+
+    @property
+    def done(self) -> bool:
+        """The person may connect, and that is in the book."""
+        return self._state is _State.DONE
+
+    @property
+    def leftover(self) -> bytes:
+        """Bytes the client sent after its credential."""
+        return bytes(self._buffer)
+
+    @property
+    def application(self) -> str:
+        """application_name as the client sent it."""
+        return self.parameters.get("application_name", "")
+
+    def handle(self, event: Input, now_ns: int) -> list[Command]:
+        """See gateway.machine.Machine."""
+        match event:
+            case Received(Side.CLIENT, data):
+                if self._state is _State.ENDING:
+                    return []
+                self._buffer += data
+                try:
+                    return self._read()
+                except ProtocolViolation as violation:
+                    self._state = _State.ENDING
+                    return [Send(Side.CLIENT, fatal(violation.sqlstate, str(violation))), Close()]
+            case TlsStarted():
+                self._encrypted = True
+                self._state = _State.FIRST
+                return []
+            case Authenticated(principal):
+                self.principal = principal
+                return self._ask(now_ns)
+            case Refused(sqlstate, why):
+                self._state = _State.ENDING
+                return [Send(Side.CLIENT, fatal(sqlstate, why)), Close()]
+            case Decided(_, decisions, _):
+                decision = decisions[0]
+                if decision.verdict is Verdict.ALLOW:
+                    self._state = _State.DONE
+                    return [ConnectTarget()]
+                return self._deny(decision.reason, decision.policies, decision.hint, now_ns)
+            case Recorded():
+                return [Send(Side.CLIENT, self._last_words), Close()]
+            case NotDurable():
+                self._state = _State.ENDING
+                text = fatal("58030", NOT_DURABLE_TEXT, hint=NOT_DURABLE_HINT)
+                return [*self._failed("58030"), Send(Side.CLIENT, text), Close()]
+            case Shutdown():
+                self._state = _State.ENDING
+                return [Send(Side.CLIENT, fatal("57P01", "the gateway is shutting down")), Close()]
+            case Expired():
+                self._state = _State.ENDING
+                return [Send(Side.CLIENT, fatal("28000", "the token has expired")), Close()]
+            case Closed(Side.CLIENT):
+                self._state = _State.ENDING
+                return [*self._failed("08006"), Close()]
+            case _:
+                return []
+
+    def _read(self) -> list[Command]:
+        commands: list[Command] = []
+        while self._state in (_State.FIRST, _State.CREDENTIAL):
+            before = len(self._buffer)
+            commands += self._first() if self._state is _State.FIRST else self._credential()
+            if len(self._buffer) == before:
+                break
+        if self._state not in (_State.FIRST, _State.CREDENTIAL) and (
+            len(self._buffer) > wire.MAX_STARTUP
+        ):
+            raise ProtocolViolation("too much data before the connection is ready")
+        return commands
+
+    def _first(self) -> list[Command]:
+        if len(self._buffer) < 8:
+            return []
+        length, code = struct.unpack_from(">II", self._buffer)
+        if not 8 <= length <= wire.MAX_STARTUP:
+            raise ProtocolViolation("invalid length of startup packet")
+        if len(self._buffer) < length:
+            return []
+        body = bytes(self._buffer[8:length])
+        del self._buffer[:length]
+        match code:
+            case wire.SSL_REQUEST:
+                return self._ssl_request()
+            case wire.GSSENC_REQUEST:
+                if self._gss_answered or self._encrypted:
+                    raise ProtocolViolation("unexpected GSSENCRequest")
+                self._gss_answered = True
+                return [Send(Side.CLIENT, b"N")]
+            case wire.CANCEL_REQUEST:
+                if not 8 <= len(body) <= 260:
+                    raise ProtocolViolation("invalid length of cancel request packet")
+                self._state = _State.ENDING
+                return [CancelStatement(int.from_bytes(body[:4], "big"), body[4:]), Close()]
+        return self._startup_message(code, body)
+
+    def _ssl_request(self) -> list[Command]:
+        if self._encrypted:
+            raise ProtocolViolation("unexpected SSLRequest")
+        if self._buffer:
+            # Bytes sent in clear before the handshake could be an attacker's, to be
+            # taken for the client's own once TLS is on (CVE-2021-23214).
+            raise ProtocolViolation("received unencrypted data after SSL request")
+        if not self._door.tls:
+            return [Send(Side.CLIENT, b"N")]
+        self._state = _State.TLS
+        return [Send(Side.CLIENT, b"S"), StartTls()]
+
+    def _startup_message(self, code: int, body: bytes) -> list[Command]:
+        major, minor = code >> 16, code & 0xFFFF
+        if major != 3:
+            raise ProtocolViolation(
+                f"unsupported frontend protocol {major}.{minor}: server supports 3.0", "0A000"
+            )
+        parameters = wire.read_parameters(body)
+        if not self._encrypted and not self._door.cleartext:
+            raise ProtocolViolation(
+                "this gateway accepts connections over TLS only (sslmode=require or stronger)",
+                "28000",
+            )
+        self.user = parameters.pop("user", "")
+        if not self.user:
+            raise ProtocolViolation("no PostgreSQL user name specified in startup packet", "28000")
+        self.database = parameters.pop("database", "") or self.user
+        extensions = sorted(name for name in parameters if name.startswith("_pq_."))
+        for name in extensions:
+            del parameters[name]
+        self.parameters = parameters
+        self.minor = minor
+        self._state = _State.CREDENTIAL
+        reply = message(b"R", struct.pack(">I", 3))
+        if minor > 0 or extensions:
+            names = b"".join(wire.cstring(name) for name in extensions)
+            body = struct.pack(">II", wire.PROTOCOL_3_0, len(extensions)) + names
+            reply = message(b"v", body) + reply
+        return [Send(Side.CLIENT, reply)]
+
+    def _credential(self) -> list[Command]:
+        if len(self._buffer) < 5:
+            return []
+        kind, length = self._buffer[0], int.from_bytes(self._buffer[1:5], "big")
+        if kind != ord("p") or not 5 <= length <= MAX_CREDENTIAL:
+            raise ProtocolViolation("expected a password message", "28P01")
+        if len(self._buffer) < length + 1:
+            return []
+        body = bytes(self._buffer[5 : length + 1])
+        del self._buffer[: length + 1]
+        if body.find(b"\0") != len(body) - 1:
+            raise ProtocolViolation("invalid password message", "28P01")
+        self._state = _State.VERIFYING
+        return [
+            Authenticate(
+                credential=body[:-1].decode("utf-8", "replace"),
+                user=self.user,
+                database=self.database,
+                application=self.application,
+                parameters=self.parameters,
+            )
+        ]
+
+    def _ask(self, now_ns: int) -> list[Command]:
+        self._state = _State.DECIDING
+        self.started_ns = now_ns
+        self.statement_id = self._new_id()
+        refusal = self._refusal()
+        request = Request(
+            statement_id=self.statement_id,
+            action="connect",
+            kind="connect",
+            kinds=frozenset({"connect"}),
+            relations=(),
+            statement=f"connect {self.database}",
+            refusal=refusal,
+        )
+        return [Ask(1, (request,))]
+
+    def _refusal(self) -> str:
+        if self.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
+            self._denied_sqlstate = "0A000"
+            return "replication connections are refused"
+        if self.database not in self._door.targets:
+            self._denied_sqlstate = "3D000"
+            return "there is no such target"
+        if problem := _forbidden_option(self.parameters):
+            return problem
+        return ""
+
+    def _deny(
+        self, reason: str, policies: tuple[str, ...], hint: str, now_ns: int
+    ) -> list[Command]:
+        self._state = _State.ENDING
+        sqlstate = self._denied_sqlstate or "42501"
+        text = (
+            f'database "{self.database}" does not exist'
+            if sqlstate == "3D000"
+            else f'permission denied for database "{self.database}"'
+        )
+        detail = f"{reason} (policy {', '.join(policies)})" if policies else reason
+        self._last_words = fatal(sqlstate, text, detail=detail, hint=hint)
+        elapsed = now_ns - self.started_ns
+        facts = (
+            self.outcome("denied", sqlstate, elapsed),
+            Ended("denied", 0, 0, 0, len(self._last_words), elapsed),
+        )
+        return [Record(2, facts)]
+
+    def _failed(self, sqlstate: str) -> list[Command]:
+        if self.principal is None or self.started_ns == 0:
+            return []
+        reason = "not_durable" if sqlstate == "58030" else "client_lost"
+        facts = (self.outcome("failed", sqlstate, 0), Ended(reason, 0, 0, 0, 0, 0))
+        return [Record(0, facts)]
+
+    def outcome(self, outcome: str, sqlstate: str, duration_ns: int) -> Outcome:
+        """How the `connect` request ended."""
+        return Outcome(self.statement_id, outcome, "", sqlstate, 0, 0, duration_ns, {}, ())
+
+
+_NEVER = frozenset(
+    {"role", "session_authorization", "standard_conforming_strings", "backslash_quote"}
+)
+_OPTION = re.compile(r"(?:^|\s)(?:-c\s*|--)([\w.-]+)\s*=")
+
+
+def _forbidden_option(parameters: dict[str, str]) -> str:
+    """Start-up settings that would change who the target thinks we are, or how it reads SQL."""
+    # In `options` a backslash escapes the next character: `ro\le` is `role`.
+    options = parameters.get("options", "").replace("\\", "")
+    names = [*parameters, *_OPTION.findall(options)]
+    for name in names:
+        if name.lower().replace("-", "_") in _NEVER:
+            return f"the start-up setting {name.lower()} is refused"
+    return ""

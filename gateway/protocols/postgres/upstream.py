@@ -1,0 +1,118 @@
+"""Signing in to the target with the gateway's own credential."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.protocols.postgres import scram, wire
+from gateway.protocols.postgres.wire import ProtocolViolation, Reader, Splitter, message
+
+_ALLOWED: Final = b"RSKZENv"
+_LARGEST: Final = 64 * 1024
+# Texts the server reports back unchanged and that cannot change what SQL means or who runs it.
+_KEPT: Final = frozenset({"database", "user"})
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """How to sign in to a target. `encrypted` says whether the socket is in TLS."""
+
+    database: str
+    user: str
+    password: str = field(repr=False)
+    encrypted: bool
+
+
+class TargetRefused(Exception):
+    """The target did not let us in. `sqlstate` is the server's, or 08004."""
+
+    def __init__(self, reason: str, sqlstate: str = "08004") -> None:
+        super().__init__(reason)
+        self.sqlstate = sqlstate
+
+
+class Upstream:
+    """One sign-in. `ready` once ReadyForQuery came; then `statuses` and `key` are the server's."""
+
+    def __init__(self, credential: Credential, parameters: Mapping[str, str], nonce: str) -> None:
+        self._credential = credential
+        self._parameters = {
+            name: value for name, value in parameters.items() if name not in _KEPT | {"replication"}
+        }
+        self._splitter = Splitter(_ALLOWED, _LARGEST)
+        self._scram = scram.Client(credential.password, nonce)
+        self._authenticated = False
+        self._proven = True
+        self.ready = False
+        self.statuses: dict[str, str] = {}
+        self.key: tuple[int, bytes] = (0, b"")
+
+    def start(self) -> bytes:
+        """The StartupMessage to send."""
+        own = {"user": self._credential.user, "database": self._credential.database}
+        return wire.startup({**self._parameters, **own})
+
+    def feed(self, data: bytes) -> bytes:
+        """Bytes to answer with. Raises TargetRefused."""
+        try:
+            return b"".join(self._message(kind, whole) for kind, whole in self._splitter.feed(data))
+        except ProtocolViolation as violation:
+            raise TargetRefused(f"the target does not speak the protocol: {violation}") from None
+        except scram.ScramError as error:
+            raise TargetRefused(str(error)) from None
+
+    def _message(self, kind: int, whole: bytes) -> bytes:
+        reader = Reader(whole[5:])
+        match chr(kind):
+            case "R":
+                return self._authentication(reader)
+            case "S":
+                name, value = reader.cstring(), reader.cstring()
+                self.statuses[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+            case "K":
+                self.key = (reader.uint32(), whole[9:])
+            case "Z":
+                if not self._authenticated or not self._proven:
+                    raise TargetRefused("the target was ready before it authenticated")
+                self.ready = True
+            case "E":
+                error = wire.fields(whole[5:])
+                raise TargetRefused("the target refused the sign-in", error.get("C", "08004"))
+        return b""
+
+    def _authentication(self, reader: Reader) -> bytes:
+        code = reader.uint32()
+        password = self._credential.password.encode()
+        match code:
+            case 0:
+                self._authenticated = True
+                return b""
+            case 3 if self._credential.encrypted:
+                return message(b"p", password + b"\0")
+            case 5:
+                inner = hashlib.md5(  # noqa: S324 (the protocol's own, for old servers)
+                    password + self._credential.user.encode()
+                ).hexdigest()
+                outer = hashlib.md5(inner.encode() + reader.take(4)).hexdigest()  # noqa: S324
+                return message(b"p", b"md5" + outer.encode() + b"\0")
+            case 10:
+                mechanisms = []
+                while name := reader.cstring():
+                    mechanisms.append(name)
+                if b"SCRAM-SHA-256" not in mechanisms:
+                    raise TargetRefused("the target offers no SASL mechanism we know")
+                self._proven = False
+                first = self._scram.first()
+                return message(b"p", b"SCRAM-SHA-256\0" + struct.pack(">I", len(first)) + first)
+            case 11:
+                return message(b"p", self._scram.final(reader.rest()))
+            case 12:
+                self._scram.verify(reader.rest())
+                self._proven = True
+                return b""
+        # A server that asks for the password in clear over an open socket may be an impostor.
+        raise TargetRefused(f"the target asks for authentication {code}, which is refused here")
