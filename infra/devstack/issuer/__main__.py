@@ -16,7 +16,7 @@ from infra.devstack.issuer.app import Issuer, create_app
 
 
 def main() -> int:
-    """0 after a clean stop; 2 when an argument or a file does not serve."""
+    """2 when an argument or a file does not serve; else it ends by the signal that stops it."""
     parser = argparse.ArgumentParser(prog="python -m infra.devstack.issuer")
     parser.add_argument("--state-dir", type=Path, required=True, help="keys and secrets: D/issuer")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
@@ -47,7 +47,7 @@ def main() -> int:
             log_level="warning",
             server_header=False,
             lifespan="off",
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=1,
             limit_concurrency=500,
         )
         config.load()

@@ -48,7 +48,9 @@ class Client:
         return " ".join(name for name in scope.split() if name in SCOPES)
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
-        """Whether a code may be sent there."""
+        """Whether a code may be sent there; never, for a client that gets no codes."""
+        if not self.response_types:
+            return False
         match = _LOOPBACK_CALLBACK.fullmatch(redirect_uri)
         return match is not None and int(match.group(1)) <= 65535
 
