@@ -1,0 +1,359 @@
+"""`python -m processors mask`: gatebook.events in, gatebook.masked out, nothing lost.
+
+Offsets are committed after the brokers acknowledged every output of a batch. What is processed
+again after a crash comes out the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import CommitFailedError, IllegalStateError, RebalanceInProgressError
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from processors import kafka
+from processors.compacted import CompactedTopic, WrongTopic
+from processors.health import serving
+from processors.keyring import RECIPIENT, Keyring, MissingKey, WrapStore
+from processors.mask import Masker
+from schemas import chain, codec, sealing, topics
+from schemas.codec import Archive, CodecError, UnknownSchema
+from schemas.events import Masked, Original
+from schemas.masking.columns import Classification, ColumnMask
+from schemas.sealing import SealingError
+from schemas.settings import Settings, SettingsError, Target
+
+log = structlog.get_logger()
+
+_FLUSH_BYTES: Final = 8 * 1024 * 1024
+"""Outputs held before they are sent, whatever the number of records."""
+_BATCH_BYTES: Final = 512 * 1024
+_RECORD_OVERHEAD: Final = 1024
+_PAUSE_S: Final = 0.05
+"""Longest stretch of computing between two turns of the loop, which must send heartbeats."""
+_REFRESH_S: Final = 10.0
+"""How often erased keys are looked for."""
+
+
+class TooLarge(CodecError):
+    """An audit copy that no record can hold."""
+
+
+def classification(target: Target) -> Classification:
+    """A target's classified columns, from its settings."""
+    return Classification(
+        {
+            source: ColumnMask(column.classification, column.mask)
+            for source, column in target.classified.items()
+        }
+    )
+
+
+def private_key(settings: Settings) -> X25519PrivateKey:
+    """The key that opens what is sealed to this processor. Raises SettingsError."""
+    if settings.mask.private_key is None:
+        raise SettingsError("mask.private_key: the mask processor needs its X25519 private key")
+    try:
+        private = sealing.private_key(settings.mask.private_key.read().encode())
+        for recipient in settings.recipients:
+            if recipient.name != RECIPIENT:
+                continue
+            public = sealing.public_key(recipient.public_key.read_bytes())
+            # With another key every single event would become a dead letter.
+            if public != private.public_key():
+                raise SettingsError(
+                    f"mask.private_key does not belong to the public key of recipient {RECIPIENT}"
+                )
+    except SealingError as error:
+        raise SettingsError(f"mask.private_key: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"recipients: {error.filename}: {error.strerror}") from None
+    return private
+
+
+class Metrics:
+    """What operators watch."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "gatebook_mask_events", "Events masked.", ["kind"], registry=self.registry
+        )
+        self.dead_letters = Counter(
+            "gatebook_mask_dead_letters",
+            "Records put aside.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.masks = Counter(
+            "gatebook_mask_masks", "Masks applied, by class.", ["class"], registry=self.registry
+        )
+        self.lag = Gauge(
+            "gatebook_mask_lag", "Records not processed yet.", ["partition"], registry=self.registry
+        )
+        self.keys = Gauge("gatebook_mask_keys", "Wrapped keys known.", registry=self.registry)
+        self.batch = Histogram(
+            "gatebook_mask_batch_seconds",
+            "From a batch's first record to its commit.",
+            registry=self.registry,
+        )
+
+
+class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One process's share of the work."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = kafka.options(settings.kafka)
+        self._archive = Archive()
+        self._masker = Masker({target.name: classification(target) for target in settings.targets})
+        self._keyring = Keyring(
+            WrapStore(settings.mask.state_dir), self._archive, private_key(settings), self._client
+        )
+        self._schemas = CompactedTopic(topics.SCHEMAS, self._client, self._add_schemas)
+        self._consumer = AIOKafkaConsumer(
+            **self._client,
+            group_id=settings.mask.group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+        )
+        self._producer = AIOKafkaProducer(
+            **self._client,
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=topics.MAX_RECORD_BYTES,
+        )
+        self._metrics = Metrics()
+        self._lock = asyncio.Lock()
+        self._generation = 0
+        self._unready = "starting"
+        self._partitions = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set. Any error that is not a record's own ends the process."""
+        settings = self._settings.mask
+        folder = self._settings.run_dir
+        async with serving(
+            settings.metrics_host,
+            settings.metrics_port,
+            self._metrics.registry,
+            lambda: self._unready,
+            folder / "mask.json" if folder else None,
+        ) as url:
+            log.info("started", metrics=url, group=settings.group_id)
+            try:
+                await self._start()
+                await self._loop(stop)
+            finally:
+                self._unready = "stopping"
+                await self._stop()
+        log.info("stopped")
+
+    async def _start(self) -> None:
+        await self._producer.start()
+        masked = codec.CURRENT[Masked]
+        await self._producer.send_and_wait(topics.SCHEMAS, masked.text.encode(), key=masked.sha256)
+        await self._schemas.start()
+        await self._schemas.catch_up()
+        self._unready = "reading keys"
+        await self._keyring.start(await self._cluster_id())
+        self._partitions = len(await self._producer.partitions_for(topics.MASKED))
+        self._unready = "waiting for partitions"
+        self._consumer.subscribe([topics.EVENTS], listener=self)
+        await self._consumer.start()
+
+    async def _stop(self) -> None:
+        for client in (self._consumer, self._producer, self._schemas, self._keyring):
+            await client.stop()
+
+    async def _cluster_id(self) -> str:
+        admin = AIOKafkaAdminClient(**self._client)
+        await admin.start()
+        try:
+            return str((await admin.describe_cluster())["cluster_id"])
+        finally:
+            await admin.close()
+
+    def _add_schemas(self, records: Sequence[Any]) -> None:
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                self._archive.add(record.value.decode())
+            except (CodecError, UnicodeDecodeError):
+                log.warning("not a schema", topic=record.topic, offset=record.offset)
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Wait for the batch at hand, so that it is committed before another reads on."""
+        async with self._lock:
+            self._generation += 1
+            self._unready = "waiting for partitions"
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Note that there is work."""
+        self._unready = ""
+        self._metrics.lag.clear()
+        log.info("assigned", partitions=sorted(partition.partition for partition in assigned))
+
+    async def _loop(self, stop: asyncio.Event) -> None:
+        refreshed = time.monotonic()
+        while not stop.is_set():
+            generation = self._generation
+            # Outside the lock: a rebalance must not wait for records to arrive.
+            batches = await self._consumer.getmany(
+                timeout_ms=200, max_records=self._settings.mask.batch_records
+            )
+            async with self._lock:
+                # What was fetched before a rebalance is someone else's now.
+                if batches and generation == self._generation:
+                    with self._metrics.batch.time():
+                        await self._process(batches)
+            if time.monotonic() - refreshed > _REFRESH_S:
+                await self._keyring.catch_up()
+                refreshed = time.monotonic()
+            self._metrics.keys.set(len(self._keyring))
+
+    async def _process(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        outbox = Outbox(self._producer, self._partitions)
+        turn = time.monotonic()
+        for records in batches.values():
+            for record in records:
+                await self._handle(record, outbox)
+                if outbox.size > _FLUSH_BYTES:
+                    await outbox.flush()
+                if time.monotonic() - turn > _PAUSE_S:
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
+        await outbox.flush()
+        try:
+            await self._consumer.commit(
+                {partition: records[-1].offset + 1 for partition, records in batches.items()}
+            )
+        except (CommitFailedError, IllegalStateError, RebalanceInProgressError):
+            # The group has moved on without us; the partition's next reader repeats the batch.
+            log.warning("batch not committed: the group rebalanced")
+        for partition in batches:
+            highwater = self._consumer.highwater(partition)
+            if highwater is not None:
+                behind = highwater - batches[partition][-1].offset - 1
+                self._metrics.lag.labels(partition.partition).set(behind)
+
+    async def _handle(self, record: Any, outbox: Outbox) -> None:
+        try:
+            try:
+                self._add(record, outbox)
+            except MissingKey as missing:
+                await self._keyring.find(missing.key_id)
+                self._add(record, outbox)
+            except UnknownSchema:
+                await self._schemas.catch_up()
+                self._add(record, outbox)
+        except (CodecError, SealingError, MissingKey) as error:
+            reason = type(error).__name__
+            log.error(
+                "dead letter",
+                reason=reason,
+                error=str(error),
+                partition=record.partition,
+                offset=record.offset,
+            )
+            self._metrics.dead_letters.labels(reason).inc()
+            await outbox.dead_letter(record, error)
+
+    def _add(self, record: Any, outbox: Outbox) -> None:
+        masked, context = self._masked(record.value)
+        value = codec.encode_masked(masked, context)
+        if len(value) > topics.MAX_RECORD_BYTES - _RECORD_OVERHEAD:
+            raise TooLarge(f"the audit copy has {len(value)} bytes")
+        outbox.add(masked.context.session_id, value, record.timestamp)
+        self._metrics.events.labels(masked.event_type).inc()
+        for mask in masked.masks:
+            self._metrics.masks.labels(mask.partition(":")[0]).inc()
+
+    def _masked(self, value: bytes | None) -> tuple[Masked, bytes]:
+        if value is None:
+            raise CodecError("a record without a value")
+        envelope = chain.read(value)
+        event, context = self._archive.decode(envelope.schema_sha256, envelope.payload)
+        if isinstance(event, Masked):
+            raise CodecError("Masked is not an event")
+        box: bytes = getattr(event, "box", b"")
+        original: Original | None = None
+        if box:
+            opener = self._keyring.opener(event.context.key_id)
+            plaintext = opener.open(event.context.session_id, event.event_id, box)
+            original = self._archive.decode_original(envelope.schema_sha256, plaintext)
+        return self._masker.mask(envelope, event, original), context
+
+
+class Outbox:
+    """Outputs of a batch on their way to the brokers."""
+
+    def __init__(self, producer: AIOKafkaProducer, partitions: int) -> None:
+        self._producer = producer
+        self._partitions = partitions
+        self._full: list[tuple[int, Any]] = []
+        self._open: dict[int, Any] = {}
+        self._acks: list[asyncio.Future[Any]] = []
+        self.size = 0
+
+    def add(self, session_id: bytes, value: bytes, timestamp: int) -> None:
+        """An audit copy; those of a session stay in their order."""
+        partition = zlib.crc32(session_id) % self._partitions
+        builder = self._open.get(partition)
+        if builder is None:
+            builder = self._open[partition] = self._producer.create_batch()
+        if builder.append(timestamp=timestamp, key=session_id, value=value) is None:
+            self._full.append((partition, builder))
+            builder = self._open[partition] = self._producer.create_batch()
+            builder.append(timestamp=timestamp, key=session_id, value=value)
+        self.size += len(value)
+
+    async def dead_letter(self, record: Any, error: Exception) -> None:
+        """The record as it came, still sealed, with the reason beside it."""
+        source = f"{record.topic}/{record.partition}/{record.offset}"
+        headers = [
+            ("gatebook-stage", b"mask"),
+            ("gatebook-error", type(error).__name__.encode()),
+            ("gatebook-reason", str(error).encode()),
+            ("gatebook-topic", record.topic.encode()),
+            ("gatebook-partition", str(record.partition).encode()),
+            ("gatebook-offset", str(record.offset).encode()),
+        ]
+        self._acks.append(
+            await self._producer.send(
+                topics.DEAD_LETTERS,
+                record.value,
+                key=source.encode(),
+                timestamp_ms=record.timestamp,
+                headers=headers,
+            )
+        )
+
+    async def flush(self) -> None:
+        """Send what there is; returns when every output is acknowledged."""
+        batches = [*self._full, *self._open.items()]
+        self._full, self._open, self.size = [], {}, 0
+        for partition, builder in batches:
+            builder.close()
+            self._acks.append(
+                await self._producer.send_batch(builder, topics.MASKED, partition=partition)
+            )
+        acks, self._acks = self._acks, []
+        # All of them, before the first failure is raised.
+        for outcome in await asyncio.gather(*acks, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+
+__all__ = ["MaskService", "Outbox", "WrongTopic", "classification", "private_key"]

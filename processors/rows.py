@@ -1,0 +1,133 @@
+"""DataRow messages as a JSON array of objects."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from processors.values import (
+    Cell,
+    Found,
+    cell,
+    classified_cell,
+    computed_cell,
+    dumps,
+    scrubbed,
+)
+from schemas.codec import CodecError
+from schemas.events import Column
+from schemas.masking import detect
+from schemas.masking.columns import Classification
+from schemas.masking.masks import HIDDEN as HIDDEN_TEXT
+
+_DATA_ROW: Final = ord("D")
+_NOTIFICATION: Final = ord("A")
+_LENGTH: Final = struct.Struct(">i")
+_HEAD: Final = struct.Struct(">BiH")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with each value of a column list; `masks` as class:where."""
+
+    cells: tuple[tuple[bytes, Cell], ...]
+    masks: tuple[str, ...]
+
+
+def plan(columns: Sequence[Column], classified: bool, classification: Classification) -> Plan:
+    """`classified`: the statement reads relations with classified columns."""
+    cells: list[tuple[bytes, Cell]] = []
+    applied: set[str] = set()
+    names: set[str] = set()
+    for column in columns:
+        name, kinds = detect.scrub(column.name, whole=True)
+        applied |= {f"{kind}:column_name" for kind in kinds}
+        cells.append(
+            (_key(name, names, first=not cells), _cell(column, classified, classification, applied))
+        )
+    return Plan(tuple(cells), tuple(sorted(applied)))
+
+
+def _key(name: str, names: set[str], *, first: bool) -> bytes:
+    """`,"name":`; JSON objects have no two members of one name, results may."""
+    unique, number = name, 1
+    while unique in names:
+        number += 1
+        unique = f"{name}_{number}"
+    names.add(unique)
+    return (b"{" if first else b",") + dumps(unique) + b":"
+
+
+def _cell(
+    column: Column, classified: bool, classification: Classification, applied: set[str]
+) -> Cell:
+    binary = column.format == 1
+    declared = classification.by_source.get(column.source)
+    # Where the catalog cannot tell the origin, the name decides.
+    if declared is None and column.source in ("", "?"):
+        declared = classification.by_name.get(column.name.lower())
+    if declared is not None:
+        applied.add(f"{declared.classification}:{column.source.strip('?') or column.name}")
+        return classified_cell(column.type_oid, binary, declared)
+    if column.source == "?" or (classified and not column.source):
+        applied.add(f"computed:{detect.scrub(column.name, whole=True)[0]}")
+        return computed_cell(column.type_oid, binary)
+    return cell(column.type_oid, binary)
+
+
+def encode(data: bytes, plan: Plan, found: Found) -> bytes:
+    """The rows in JSON. Raises CodecError when `data` is not whole DataRows of these columns."""
+    out: list[bytes] = []
+    cells = plan.cells
+    size, at = len(data), 0
+    unpack_length = _LENGTH.unpack_from
+    try:
+        while at < size:
+            kind, length, count = _HEAD.unpack_from(data, at)
+            end = at + 1 + length
+            if kind != _DATA_ROW or count != len(cells) or end > size:
+                raise CodecError("not whole DataRows of these columns")
+            at += 7
+            out.append(b"," if out else b"[")
+            for key, write in cells:
+                (length,) = unpack_length(data, at)
+                at += 4
+                out.append(key)
+                if length < 0:
+                    out.append(b"null")
+                else:
+                    out.append(write(data[at : at + length], found))
+                    at += length
+            out.append(b"}" if cells else b"{}")
+            if at != end:
+                raise CodecError("a DataRow's length is not that of its values")
+    except struct.error:
+        raise CodecError("truncated DataRow") from None
+    return b"".join(out) + b"]" if out else b"[]"
+
+
+def notifications(data: bytes, classification: Classification, found: Found) -> bytes:
+    """NotificationResponse messages in JSON. Raises CodecError."""
+    out: list[bytes] = []
+    at = 0
+    while at < len(data):
+        if len(data) - at < 9 or data[at] != _NOTIFICATION:
+            raise CodecError("not whole NotificationResponses")
+        (length,) = _LENGTH.unpack_from(data, at + 1)
+        end = at + 1 + length
+        texts = data[at + 9 : end].split(b"\0")
+        if length < 10 or end > len(data) or len(texts) != 3 or texts[2]:
+            raise CodecError("not whole NotificationResponses")
+        channel, payload = (text.decode(errors="backslashreplace") for text in texts[:2])
+        # Triggers send whole rows as payload.
+        if classification.near(payload):
+            found.add("classified")
+            payload = HIDDEN_TEXT
+        out.append(
+            b'{"channel":%s,"payload":%s}'
+            % (dumps(scrubbed(channel, found)), dumps(scrubbed(payload, found)))
+        )
+        at = end
+    return b"[" + b",".join(out) + b"]"
