@@ -108,5 +108,11 @@ def _acting_party(claims: Mapping[str, Any]) -> str | None:
 def _actor_type(claims: Mapping[str, Any], subject: str, agent: str | None) -> ActorType:
     if agent is not None:
         return "agent"
+    client = claims.get("client_id")
     # RFC 9068 section 2.2: without a person, the subject is the client itself.
-    return "service" if subject in (claims.get("client_id"), claims.get("azp")) else "person"
+    if subject in (client, claims.get("azp")):
+        return "service"
+    # Keycloak gives a client an account of its own, and only then names `client_id`.
+    account = claims.get("preferred_username")
+    is_service_account = isinstance(client, str) and account == f"service-account-{client}"
+    return "service" if is_service_account else "person"

@@ -67,13 +67,13 @@ class Policies:
         seen: set[str] = set()
         for policy in document.get("staticPolicies", {}).values():
             notes = policy.get("annotations") or {}
-            name = notes.get("id")
-            if not name or name in seen:
+            policy_id = str(notes.get("id") or "")
+            if not policy_id or policy_id in seen:
                 raise PolicyError(
-                    f"every policy needs an @id of its own; see {name or 'the first'}"
+                    f"every policy needs an @id of its own; see {policy_id or 'one without'}"
                 )
-            seen.add(name)
-            self._words[name] = _Words(notes.get("message", ""), notes.get("how_to_ask", ""))
+            seen.add(policy_id)
+            self._words[policy_id] = _Words(notes.get("message", ""), notes.get("how_to_ask", ""))
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
 
     def connect(self, principal: Principal, target: str, application: str) -> Decision:

@@ -1,0 +1,100 @@
+"""`python -m gateway --config FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from gateway.health import HealthServer
+from gateway.listener import bound_port, listen
+from gateway.node import Node
+from schemas.settings import Settings, SettingsError, load
+
+log = structlog.get_logger("gateway")
+
+_DRAIN_S = 5.0
+
+
+def _announce(settings: Settings, postgres_port: int, metrics_port: int) -> None:
+    """Write the addresses bound, for whoever started us."""
+    if settings.run_dir is None:
+        return
+    gateway = settings.gateway
+    addresses = {
+        "name": gateway.name,
+        "postgres": {"host": gateway.postgres.host, "port": postgres_port},
+        "metrics_url": f"http://{gateway.metrics_host}:{metrics_port}/metrics",
+    }
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    path = settings.run_dir / f"{gateway.name}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(addresses))
+    partial.replace(path)
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises SettingsError."""
+    gateway = settings.gateway
+    node = Node(settings)
+    server = await listen(node)
+    health = HealthServer(
+        node.journal, settings.gateway.metrics_host, settings.gateway.metrics_port
+    )
+    metrics_port = await health.start()
+    node.start()
+    port = bound_port(server)
+    _announce(settings, port, metrics_port)
+    log.info("listening", host=gateway.postgres.host, port=port)
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    await stop.wait()
+    log.info("stopping", connections=len(node.sessions))
+    server.close()
+    for connection in node.sessions.all():
+        connection.shut_down()
+    await node.close()
+    await health.close()
+
+
+def _raise_file_limit() -> None:
+    """Two sockets a session: the usual limit of 1,024 would be 500 sessions."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="A gateway node.")
+    parser.add_argument("--config", type=Path, help="YAML file; GATEBOOK_* variables override it")
+    arguments = parser.parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    _raise_file_limit()
+    try:
+        settings = load(arguments.config)
+        uvloop.run(serve(settings))
+    except SettingsError as error:
+        sys.exit(f"gateway: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,494 @@
+"""Performs a machine's commands on real sockets: the only place where I/O meets a protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import struct
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final, cast
+
+import structlog
+from prometheus_client import Counter
+
+from gateway.catalog import tls_context
+from gateway.identity.principal import Principal, Refused
+from gateway.journal import Entry, NotDurable
+from gateway.machine import (
+    Abort,
+    Ask,
+    Authenticate,
+    Authenticated,
+    CancelStatement,
+    Close,
+    Closed,
+    Command,
+    ConnectTarget,
+    Decided,
+    Decision,
+    Expired,
+    Idle,
+    Input,
+    Opened,
+    Receipt,
+    Received,
+    Record,
+    Recorded,
+    Rows,
+    Send,
+    Shutdown,
+    Side,
+    StartTls,
+    TargetConnected,
+    TargetUnreachable,
+    TlsStarted,
+)
+from gateway.machine import NotDurable as NotDurableInput
+from gateway.machine import Refused as RefusedInput
+from gateway.node import Node
+from gateway.protocols.postgres import wire
+from gateway.protocols.postgres.machine import PostgresMachine, Surroundings
+from gateway.protocols.postgres.startup import Door
+from gateway.protocols.postgres.upstream import Credential
+from gateway.recorder import Recorder
+from schemas import events
+from schemas.events import Client, Context
+from schemas.masking.detect import scrub
+
+_IDLE_S: Final = 0.005
+_CONNECT_S: Final = 10.0
+_CLOSE_S: Final = 5.0
+_REQUESTS_HIGH: Final = 4 * 1024 * 1024
+_NAME_CHARS: Final = 64
+_EXPIRY_CHECK_S: Final = 60.0
+_NOBODY: Final = events.Principal("", "", "", [], "", "")
+
+_STATEMENTS = Counter("gatebook_statements_total", "Statements asked for.", ["decision"])
+_ALLOWED, _DENIED = _STATEMENTS.labels("ALLOW"), _STATEMENTS.labels("DENY")
+_ABORTED = Counter("gatebook_aborted_total", "Connections ended by a fault of ours.")
+
+log = structlog.get_logger("driver")
+
+
+class _Target(asyncio.Protocol):
+    """The target's socket."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def data_received(self, data: bytes) -> None:
+        self._connection.feed(Received(Side.TARGET, data))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.feed(Closed(Side.TARGET))
+
+    def pause_writing(self) -> None:
+        self._connection.pause(Side.CLIENT, "target is slow")
+
+    def resume_writing(self) -> None:
+        self._connection.resume(Side.CLIENT, "target is slow")
+
+
+class Connection(asyncio.Protocol):
+    """One client's socket and everything that belongs to it."""
+
+    def __init__(self, node: Node, tls: ssl.SSLContext | None, cleartext: bool) -> None:
+        self._node = node
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._transports: dict[Side, asyncio.Transport] = {}
+        self._paused: dict[Side, set[str]] = {Side.CLIENT: set(), Side.TARGET: set()}
+        self._inputs: deque[Input] = deque()
+        self._handling = False
+        self._idle_scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._entries: dict[int, Entry] = {}
+        self._recorder: Recorder | None = None
+        self._principal: Principal | None = None
+        self._tls_version = ""
+        self._session_id = node.new_id()
+        self._key = node.sessions.add(self)
+        self._application = ""
+        self._closed = False
+        self._machine = PostgresMachine(
+            Surroundings(
+                door=Door(tls is not None, cleartext, frozenset(node.targets)),
+                credential=self._credential,
+                catalog=lambda name: node.catalogs[name].view,
+                analyse=node.analyse,
+                new_id=node.new_id,
+                chunk_bytes=node.settings.gateway.journal.chunk_bytes,
+                cancel_key=self._key,
+                nonce=node.new_id().hex(),
+            )
+        )
+
+    # --- the client's socket ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transports[Side.CLIENT] = cast("asyncio.Transport", transport)
+        if not self._timers:
+            timeout = self._node.settings.gateway.postgres.login_timeout_s
+            self._timers.append(self._loop.call_later(timeout, self._login_timed_out))
+
+    def data_received(self, data: bytes) -> None:
+        self.feed(Received(Side.CLIENT, data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.feed(Closed(Side.CLIENT))
+
+    def pause_writing(self) -> None:
+        self.pause(Side.TARGET, "client is slow")
+
+    def resume_writing(self) -> None:
+        self.resume(Side.TARGET, "client is slow")
+
+    def pause(self, side: Side, why: str) -> None:
+        """Stop reading one side, for a reason."""
+        reasons = self._paused[side]
+        if not reasons and side in self._transports:
+            # A transport that is closing refuses; then there is nothing more to read.
+            with contextlib.suppress(RuntimeError):
+                self._transports[side].pause_reading()
+        reasons.add(why)
+
+    def resume(self, side: Side, why: str) -> None:
+        """Read on, once no reason is left."""
+        reasons = self._paused[side]
+        if why in reasons:
+            reasons.discard(why)
+            if not reasons and side in self._transports:
+                with contextlib.suppress(RuntimeError):
+                    self._transports[side].resume_reading()
+
+    # --- inputs and commands ---
+
+    def feed(self, event: Input) -> None:
+        """Give the machine an input; its commands are performed before the next one."""
+        self._inputs.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._inputs:
+                commands = self._machine.handle(self._inputs.popleft(), time.monotonic_ns())
+                for command in commands:
+                    self._perform(command)
+        finally:
+            self._handling = False
+        self._balance()
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Send(side, data):
+                transport = self._transports.get(side)
+                if transport is not None and not transport.is_closing():
+                    transport.write(data)
+            case Ask():
+                self._ask(command)
+            case Record():
+                self._record(command)
+            case StartTls():
+                self._spawn(self._start_tls())
+            case Authenticate():
+                self._spawn(self._authenticate(command))
+            case ConnectTarget():
+                self._spawn(self._connect())
+            case CancelStatement(process_id, secret):
+                self._node.sessions.cancel(process_id, secret)
+            case Close():
+                self._close()
+            case Abort(reason):
+                _ABORTED.inc()
+                log.error("aborted", reason=reason)
+                self._close()
+
+    def _balance(self) -> None:
+        """Bound what waits: in either direction a full queue stops the reading before it."""
+        session = self._machine.session
+        if session is None or self._closed:
+            return
+        limit = self._node.settings.gateway.journal.session_max_bytes
+        if session.unrecorded_bytes > limit:
+            self.pause(Side.TARGET, "journal is slow")
+        elif self._paused[Side.TARGET] and session.unrecorded_bytes <= limit // 2:
+            self.resume(Side.TARGET, "journal is slow")
+        if session.unsent_requests > _REQUESTS_HIGH:
+            self.pause(Side.CLIENT, "requests wait")
+        elif self._paused[Side.CLIENT] and session.unsent_requests <= _REQUESTS_HIGH // 2:
+            self.resume(Side.CLIENT, "requests wait")
+        if session.waiting and not self._idle_scheduled:
+            self._idle_scheduled = True
+            self._loop.call_later(_IDLE_S, self._idle)
+
+    def _idle(self) -> None:
+        self._idle_scheduled = False
+        if not self._closed:
+            self.feed(Idle())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _ABORTED.inc()
+            log.error("aborted", reason=f"{type(task.exception()).__name__} in a connection's task")
+            self._close()
+
+    # --- the journal ---
+
+    def _ask(self, command: Ask) -> None:
+        recorder, principal = self._recorder, self._principal
+        assert recorder is not None and principal is not None  # noqa: S101 (narrowing)
+        policies = self._node.policies
+        recorder.policy_digest = policies.digest
+        decisions: list[Decision] = []
+        encoded: list[tuple[bytes, bytes]] = []
+        target = self._machine.target
+        for request in command.requests:
+            if request.action == "connect" and not request.refusal:
+                decision = policies.connect(principal, target, self._application)
+                recorder.connected_by = decision.policies
+            else:
+                decision = policies.execute(principal, target, self._application, request)
+            (_ALLOWED if decision.verdict.value == "ALLOW" else _DENIED).inc()
+            decisions.append(decision)
+            encoded += recorder.request(request, decision)
+        ticket, decided = command.ticket, tuple(decisions)
+
+        def tell(receipt: Receipt | None) -> None:
+            if receipt is None:
+                self.feed(NotDurableInput(ticket))
+            else:
+                self.feed(Decided(ticket, decided, receipt))
+
+        self._node.journal.append(encoded, tell)
+
+    def _record(self, command: Record) -> None:
+        recorder = self._recorder
+        if recorder is None:
+            return
+        encoded = [recorder.fact(fact) for fact in command.facts]
+        ticket = command.ticket
+        if any(isinstance(fact, Opened) for fact in command.facts):
+            for timer in self._timers:
+                timer.cancel()
+            self._check_expiry()
+        if not ticket:
+            self._node.journal.append(encoded, None)
+            return
+
+        def tell(receipt: Receipt | None) -> None:
+            self._entries.pop(ticket, None)
+            if receipt is not None:
+                self.feed(Recorded(ticket, receipt))
+                return
+            # What the client will not be told must not be told to the auditor as delivered.
+            for entry in self._entries.values():
+                entry.withdraw()
+            self._entries.clear()
+            self.feed(NotDurableInput(ticket))
+
+        entry = self._node.journal.append(encoded, tell)
+        if entry.tell is not None and any(not isinstance(fact, Rows) for fact in command.facts):
+            self._entries[ticket] = entry
+
+    # --- tasks ---
+
+    async def _start_tls(self) -> None:
+        assert self._tls is not None  # noqa: S101 (narrowing)
+        transport = self._transports[Side.CLIENT]
+        try:
+            upgraded = await self._loop.start_tls(
+                transport, self, self._tls, server_side=True, ssl_handshake_timeout=10.0
+            )
+        except (OSError, ssl.SSLError, ConnectionError, TimeoutError):
+            self._close()
+            return
+        if upgraded is None:
+            self._close()
+            return
+        self._transports[Side.CLIENT] = upgraded
+        session = upgraded.get_extra_info("ssl_object")
+        self._tls_version = (session.version() if session else None) or "TLS"
+        self.feed(TlsStarted(self._tls_version))
+
+    async def _authenticate(self, command: Authenticate) -> None:
+        node = self._node
+        # A name may hold anything; what is recorded in clear is scrubbed of classified values.
+        self._application = scrub(command.application)[0][:_NAME_CHARS]
+        target = command.database if command.database in node.targets else ""
+        try:
+            principal = await node.authenticator.authenticate(command.credential)
+        except Refused as refused:
+            self._refuse(command, target, refused)
+            return
+        try:
+            sealer = await node.new_sealer()
+        except NotDurable:
+            self.feed(NotDurableInput(0))
+            return
+        who = events.Principal(
+            principal.issuer,
+            principal.subject,
+            principal.name,
+            list(principal.groups),
+            principal.agent or "",
+            principal.actor_type,
+        )
+        self._principal = principal
+        context = self._context(target, who, sealer.key_id)
+        self._recorder = Recorder(context, sealer, node.clock, node.new_id)
+        self._recorder.tls = self._tls_version
+        self._recorder.token_id = principal.token_id or ""
+        self.feed(Authenticated(principal))
+
+    def _refuse(self, command: Authenticate, target: str, refused: Refused) -> None:
+        node = self._node
+        sealer = node.own_sealer
+        context = self._context(target, _NOBODY, sealer.key_id)
+        recorder = Recorder(context, sealer, node.clock, node.new_id)
+        original = events.AuthenticationFailedOriginal(
+            command.user, command.database, command.parameters
+        )
+        encoded = recorder.authentication_failed(refused.reason.value, refused.sqlstate, original)
+
+        def tell(receipt: Receipt | None) -> None:
+            if receipt is None:
+                self.feed(NotDurableInput(0))
+            else:
+                self.feed(RefusedInput(refused.sqlstate, refused.message))
+
+        node.journal.append([encoded], tell)
+
+    def _context(self, target: str, principal: events.Principal, key_id: bytes) -> Context:
+        peer = self._transports[Side.CLIENT].get_extra_info("peername") or ("", 0)
+        gateway = self._node.settings.gateway
+        return Context(
+            session_id=self._session_id,
+            key_id=key_id,
+            tenant=gateway.tenant,
+            gateway=gateway.name,
+            target=target,
+            principal=principal,
+            client=Client(str(peer[0]), int(peer[1]), self._application),
+        )
+
+    def _credential(self, name: str) -> Credential:
+        target = self._node.targets[name]
+        return Credential(
+            database=target.database,
+            user=target.user,
+            password=target.password.read(),
+            encrypted=target.sslmode != "disable",
+        )
+
+    async def _connect(self) -> None:
+        target = self._node.targets[self._machine.target]
+        context = tls_context(target)
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                transport = await open_target(target.host, target.port, context, _Target(self))
+        except (OSError, TimeoutError, ssl.SSLError, asyncio.IncompleteReadError) as error:
+            log.warning("target_unreachable", target=target.name, error=type(error).__name__)
+            self.feed(TargetUnreachable(type(error).__name__))
+            return
+        if self._closed:
+            transport.abort()
+            return
+        self._transports[Side.TARGET] = transport
+        self.feed(TargetConnected())
+
+    def _check_expiry(self) -> None:
+        """End the session when its token expires, or its key is withdrawn by the issuer."""
+        assert self._principal is not None  # noqa: S101 (narrowing)
+        left = self._principal.expires_at - time.time()
+        pause = max(0.0, min(left, _EXPIRY_CHECK_S))
+        self._timers = [self._loop.call_later(pause, self._recheck)]
+
+    def _recheck(self) -> None:
+        if not self._closed:
+            self._spawn(self._recheck_principal())
+
+    async def _recheck_principal(self) -> None:
+        assert self._principal is not None  # noqa: S101 (narrowing)
+        try:
+            await self._node.authenticator.recheck(self._principal)
+        except Refused:
+            self.feed(Expired())
+            return
+        if self._principal.expires_at > time.time():
+            self._check_expiry()
+        else:
+            self._timers = [self._loop.call_later(1.0, self._recheck)]
+
+    def _login_timed_out(self) -> None:
+        log.info("login_timed_out")
+        self._close()
+
+    # --- endings ---
+
+    def cancel(self) -> None:
+        """See gateway.sessions.Cancellable."""
+        process_id, secret = self._machine.target_key
+        if process_id and not self._closed:
+            self._spawn(self._cancel_at_target(process_id, secret))
+
+    async def _cancel_at_target(self, process_id: int, secret: bytes) -> None:
+        target = self._node.targets[self._machine.target]
+        body = struct.pack(">II", wire.CANCEL_REQUEST, process_id) + secret
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_CONNECT_S):
+                transport = await open_target(
+                    target.host, target.port, tls_context(target), asyncio.Protocol()
+                )
+                transport.write(struct.pack(">I", len(body) + 4) + body)
+                transport.close()
+
+    def shut_down(self) -> None:
+        """See gateway.sessions.Cancellable."""
+        self.feed(Shutdown())
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._node.sessions.remove(self._key[0])
+        for timer in self._timers:
+            timer.cancel()
+        for transport in self._transports.values():
+            transport.close()
+            # A peer that does not read would keep what was sent to it, and us, for ever.
+            self._loop.call_later(_CLOSE_S, transport.abort)
+
+
+async def open_target(
+    host: str, port: int, context: ssl.SSLContext | None, protocol: asyncio.BaseProtocol
+) -> asyncio.Transport:
+    """A socket to a PostgreSQL server, in TLS where `context` is given. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    if context is None:
+        transport, _ = await loop.create_connection(lambda: protocol, host, port)
+        return transport
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(struct.pack(">II", 8, wire.SSL_REQUEST))
+        if await reader.readexactly(1) != b"S":
+            raise ConnectionRefusedError("the target does not speak TLS")
+        upgraded = await loop.start_tls(writer.transport, protocol, context, server_hostname=host)
+    except (OSError, asyncio.IncompleteReadError):
+        writer.transport.abort()
+        raise
+    if upgraded is None:
+        raise ConnectionRefusedError("the target ended the handshake")
+    return upgraded

@@ -1,0 +1,393 @@
+"""The strict journal: nothing passes before Kafka has it (acks=all, idempotent).
+
+Group commit: everything appended while one batch is in flight goes into the next, one batch in
+flight, so that a thousand sessions share a round trip. An event gets its number and hash when its
+batch is built; until then it can be withdrawn without a gap.
+
+When Kafka does not answer within the deadline, waiting sessions are told so; what they asked
+stays queued, within `max_bytes`, and is written when Kafka answers again. When the producer
+itself fails (aiokafka cannot always go on, see docs/decisions/0004), the tail of the partition
+is read back to learn what was written, and the rest goes on in a new stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from prometheus_client import Counter, Gauge, Histogram
+
+from gateway.machine import Receipt
+from schemas import chain, codec, topics
+from schemas.chain import Chain
+from schemas.codec import CodecError
+from schemas.settings import Journal as JournalSettings
+from schemas.settings import Kafka
+
+_BATCH_BYTES: Final = 1024 * 1024
+_BATCH_EVENTS: Final = 5000
+_RETRY_S: Final = (0.2, 0.5, 1.0, 2.0)
+
+_EVENTS = Counter("gatebook_journal_events_total", "Events made durable.")
+_BYTES = Counter("gatebook_journal_bytes_total", "Bytes of events made durable.")
+_REJECTED = Counter("gatebook_journal_rejected_total", "Appends refused: the journal is full.")
+_EXPIRED = Counter("gatebook_journal_expired_total", "Appends not durable within the deadline.")
+_QUEUED = Gauge("gatebook_journal_queued_bytes", "Bytes not yet durable.")
+_INCARNATIONS = Counter("gatebook_journal_streams_total", "Streams begun by this process.")
+_COMMIT = Histogram(
+    "gatebook_journal_commit_seconds",
+    "From sending a batch to its acknowledgement.",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
+)
+
+log = structlog.get_logger("journal")
+
+Encoded = tuple[bytes, bytes]
+"""(schema SHA-256, payload) of one event."""
+
+
+class NotDurable(Exception):
+    """Kafka did not acknowledge in time."""
+
+
+class Entry:
+    """Events that become durable together, and whom to tell."""
+
+    __slots__ = ("deadline", "events", "size", "state", "tell")
+
+    def __init__(
+        self,
+        events: Sequence[Encoded],
+        tell: Callable[[Receipt | None], None] | None,
+        deadline: float,
+    ) -> None:
+        self.events = events
+        self.tell = tell
+        self.deadline = deadline
+        self.size = sum(len(payload) for _, payload in events)
+        self.state = "queued"
+
+    def withdraw(self) -> None:
+        """Do not write it, unless it is on its way already."""
+        self.tell = None
+        if self.state == "queued":
+            self.state = "withdrawn"
+
+
+def client_options(kafka: Kafka) -> dict[str, Any]:
+    """aiokafka's connection arguments."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "security_protocol": kafka.security_protocol,
+    }
+    if kafka.security_protocol.endswith("SSL"):
+        options["ssl_context"] = ssl.create_default_context(
+            cafile=str(kafka.ca_file) if kafka.ca_file else None
+        )
+    if kafka.sasl_mechanism and kafka.password:
+        options["sasl_mechanism"] = kafka.sasl_mechanism
+        options["sasl_plain_username"] = kafka.username
+        options["sasl_plain_password"] = kafka.password.read()
+    return options
+
+
+class Journal:
+    """Appends events to one stream at a time, in one partition of gatebook.events.
+
+    `prepare` runs with each new producer before anything else is written: it publishes schemas
+    and keys. Runs on one event loop.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        settings: JournalSettings,
+        gateway: str,
+        prepare: Callable[[Journal], Any],
+    ) -> None:
+        self._options = client_options(kafka)
+        self._settings = settings
+        self._gateway = gateway
+        self._prepare = prepare
+        self._producer: AIOKafkaProducer | None = None
+        self._starting: AIOKafkaProducer | None = None
+        self._chain = self._new_chain()
+        self._partition = 0
+        self._queue: deque[Entry] = deque()
+        self._flying: list[Entry] = []
+        self._unresolved: tuple[str, int, list[tuple[Entry, int]]] | None = None
+        self._tail_offset = 0
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._up = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._began_ms = time.time_ns() // 1_000_000
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_ack = 0.0
+        self._receipt = Receipt()
+
+    @property
+    def healthy(self) -> bool:
+        """Kafka acknowledges: the producer is up, and nothing has waited past the deadline."""
+        if self._producer is None:
+            return False
+        waiting = self._flying or self._queue
+        return not waiting or waiting[0].deadline > time.monotonic()
+
+    def start(self) -> None:
+        """Begin; Kafka need not be there yet."""
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch())]
+
+    async def close(self, timeout_s: float = 10.0) -> None:
+        """Write what is queued, for at most `timeout_s`, then stop."""
+        self._closing = True
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._drop_producer()
+
+    def append(
+        self, events: Sequence[Encoded], tell: Callable[[Receipt | None], None] | None
+    ) -> Entry:
+        """Queue events. `tell` is called once: with a Receipt, or None when not durable in time.
+
+        A full journal says so at once (None, from within this call).
+        """
+        entry = Entry(events, tell, time.monotonic() + self._settings.deadline_s)
+        if self._bytes + entry.size > self._settings.max_bytes:
+            _REJECTED.inc()
+            entry.state = "withdrawn"
+            if tell is not None:
+                tell(None)
+            return entry
+        self._bytes += entry.size
+        self._queue.append(entry)
+        self._idle.clear()
+        self._wake.set()
+        return entry
+
+    async def publish(self, topic: str, key: bytes, value: bytes) -> None:
+        """A record outside the stream, acknowledged. Raises NotDurable after the deadline."""
+        try:
+            async with asyncio.timeout(self._settings.deadline_s):
+                await self._up.wait()
+                if self._producer is None:
+                    raise NotDurable(topic)
+                await self._producer.send_and_wait(topic, value, key=key)
+        except (TimeoutError, KafkaError) as error:
+            raise NotDurable(topic) from error
+
+    async def publish_now(self, topic: str, key: bytes, value: bytes) -> None:
+        """As `publish`, for `prepare`: the producer is up, and its errors are the caller's."""
+        assert self._starting is not None  # noqa: S101 (narrowing)
+        await self._starting.send_and_wait(topic, value, key=key)
+
+    def _new_chain(self) -> Chain:
+        _INCARNATIONS.inc()
+        return Chain(f"{self._gateway}/{os.urandom(8).hex()}/0")
+
+    # --- writing ---
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                if self._producer is None:
+                    await self._connect()
+                    failures = 0
+                    log.info("journal_ready", stream=self._chain.stream, partition=self._partition)
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    await self._commit()
+                self._idle.set()
+            except (KafkaError, OSError, NotDurable) as error:
+                log.warning("journal_interrupted", error=type(error).__name__)
+                await self._drop_producer()
+                self._wake.set()
+                await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+                failures += 1
+
+    async def _connect(self) -> None:
+        producer = AIOKafkaProducer(
+            **self._options,
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=topics.MAX_RECORD_BYTES,
+            max_request_size=topics.MAX_RECORD_BYTES + 1024 * 1024,
+            request_timeout_ms=10_000,
+            retry_backoff_ms=50,
+            metadata_max_age_ms=60_000,
+        )
+        try:
+            await producer.start()
+            self._starting = producer
+            partitions = await producer.partitions_for(topics.EVENTS)
+            if not partitions:
+                raise NotDurable(topics.EVENTS)
+            await self._prepare(self)
+            if self._unresolved is not None:
+                await self._resolve()
+            self._partition = zlib.crc32(self._gateway.encode()) % len(partitions)
+        except BaseException:
+            await _stop(producer)
+            raise
+        self._producer = producer
+        self._up.set()
+
+    async def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        self._up.clear()
+        if producer is not None:
+            await _stop(producer)
+
+    async def _commit(self) -> None:
+        """Build one batch of what is queued, send it, and tell everyone."""
+        assert self._producer is not None  # noqa: S101 (narrowing)
+        stream, seq = self._chain.stream, self._chain.seq
+        key = stream.encode()
+        builder = self._producer.create_batch()
+        append, link = builder.append, self._chain.append
+        flying: list[Entry] = []
+        ends: list[tuple[Entry, int]] = []
+        size = events = 0
+        queue = self._queue
+        now = time.time_ns() // 1_000_000
+        while queue:
+            entry = queue[0]
+            if entry.state == "withdrawn":
+                queue.popleft()
+                self._bytes -= entry.size
+                continue
+            if flying and (size + entry.size > _BATCH_BYTES or events >= _BATCH_EVENTS):
+                break
+            queue.popleft()
+            entry.state = "flying"
+            for schema, payload in entry.events:
+                append(timestamp=now, key=key, value=link(schema, payload))
+            size += entry.size
+            events += len(entry.events)
+            flying.append(entry)
+            ends.append((entry, self._chain.seq))
+        if not flying:
+            return
+        self._flying = flying
+        self._unresolved = (stream, seq, ends)
+        started = time.monotonic()
+        acknowledged = await self._producer.send_batch(
+            builder, topics.EVENTS, partition=self._partition
+        )
+        written = await acknowledged
+        self._tail_offset = written.offset + events
+        self._unresolved = None
+        _COMMIT.observe(time.monotonic() - started)
+        _EVENTS.inc(events)
+        _BYTES.inc(size)
+        self._landed(flying)
+
+    def _landed(self, entries: list[Entry]) -> None:
+        self._flying = []
+        for entry in entries:
+            self._bytes -= entry.size
+            entry.state = "durable"
+            tell, entry.tell = entry.tell, None
+            if tell is not None:
+                tell(self._receipt)
+
+    async def _resolve(self) -> None:
+        """After a failed producer: which events of the last batch are in the log?
+
+        They are counted by reading the partition from the last acknowledged offset. What is not
+        there is queued again, in a new stream; the old one ends without a gap.
+        """
+        assert self._unresolved is not None  # noqa: S101 (narrowing)
+        stream, first, ends = self._unresolved
+        last = await self._last_written(stream, first)
+        landed = [entry for entry, end in ends if end <= last + 1]
+        lost = [entry for entry, end in ends if end > last + 1]
+        log.warning("journal_new_stream", old=stream, written=len(landed), again=len(lost))
+        self._chain = self._new_chain()
+        self._unresolved = None
+        self._landed(landed)
+        for entry in reversed(lost):
+            entry.state = "queued"
+            self._queue.appendleft(entry)
+
+    async def _last_written(self, stream: str, first: int) -> int:
+        """Highest seq of `stream` in the log, or first - 1."""
+        partition = TopicPartition(topics.EVENTS, self._partition)
+        consumer = AIOKafkaConsumer(
+            **self._options,
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=topics.MAX_RECORD_BYTES,
+        )
+        await consumer.start()
+        last = first - 1
+        try:
+            consumer.assign([partition])
+            end = (await consumer.end_offsets([partition]))[partition]
+            start = self._tail_offset
+            if start == 0:
+                found = await consumer.offsets_for_times({partition: self._began_ms - 60_000})
+                start = found[partition].offset if found[partition] else end
+            consumer.seek(partition, min(start, end))
+            while await consumer.position(partition) < end:
+                batch = await consumer.getmany(partition, timeout_ms=1000)
+                for record in batch.get(partition, []):
+                    with contextlib.suppress(CodecError):
+                        envelope = chain.read(record.value)
+                        if envelope.stream == stream:
+                            last = max(last, envelope.seq)
+        finally:
+            await consumer.stop()
+        return last
+
+    # --- deadlines ---
+
+    async def _watch(self) -> None:
+        """Tell those whose deadline has passed. Entries wait in order, so the first are oldest."""
+        while True:
+            await asyncio.sleep(0.05)
+            _QUEUED.set(self._bytes)
+            now = time.monotonic()
+            for waiting in (self._flying, self._queue):
+                # Telling may append to the queue, so who is late is found out first.
+                for entry in _late(waiting, now):
+                    tell, entry.tell = entry.tell, None
+                    if tell is not None:
+                        _EXPIRED.inc()
+                        tell(None)
+
+
+def _late(entries: Iterable[Entry], now: float) -> list[Entry]:
+    return list(takewhile(lambda entry: entry.deadline <= now, entries))
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """Stop without waiting for a broker that does not answer."""
+    with contextlib.suppress(KafkaError, OSError, TimeoutError, asyncio.CancelledError):
+        async with asyncio.timeout(1.0):
+            await producer.stop()
+
+
+async def publish_schemas(journal: Journal) -> None:
+    """Every schema this process writes, by its SHA-256."""
+    for schema in codec.CURRENT.values():
+        await journal.publish_now(topics.SCHEMAS, schema.sha256, schema.text.encode())

@@ -1,0 +1,124 @@
+"""What the sessions of one gateway process share."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from gateway.catalog import Catalog
+from gateway.identity.oidc import OidcAuthenticator
+from gateway.journal import Journal, publish_schemas
+from gateway.policy.decide import NoPolicies, Policies, PolicyError
+from gateway.policy.sql import Analyser
+from gateway.recorder import Clock
+from gateway.sessions import Sessions
+from schemas import codec, topics
+from schemas.ids import uuid7
+from schemas.sealing import KEY_BYTES, Recipients, Sealer, SealingError
+from schemas.settings import Settings, SettingsError, Target
+
+log = structlog.get_logger("gateway")
+
+
+class Ids:
+    """UUIDv7s, from randomness drawn four kilobytes at a time."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
+
+    def __call__(self) -> bytes:
+        if self._at >= len(self._pool):
+            self._pool = os.urandom(4000)
+            self._at = 0
+        self._at += 10
+        return uuid7(time.time_ns() // 1_000_000, self._pool[self._at - 10 : self._at]).bytes
+
+
+class Node:
+    """Identity, policy, journal, keys and catalogs, made from settings.
+
+    Raises SettingsError for what an operator must mend before anything can work.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.oidc is None:
+            raise SettingsError("oidc: an identity provider is needed to verify anyone")
+        self.settings = settings
+        self.targets: Mapping[str, Target] = {target.name: target for target in settings.targets}
+        self.new_id = Ids()
+        self.clock = Clock(time.time_ns, time.monotonic_ns)
+        self.analyse = Analyser()
+        self.sessions = Sessions()
+        self.authenticator = OidcAuthenticator(settings.oidc)
+        self.policies = load_policies(settings.gateway.policies)
+        self.recipients = _recipients(settings)
+        self.catalogs = {
+            name: Catalog(target, settings.gateway.catalog_refresh_s)
+            for name, target in self.targets.items()
+        }
+        self.journal = Journal(
+            settings.kafka, settings.gateway.journal, settings.gateway.name, self._prepare
+        )
+        self._own_key = self.new_id(), os.urandom(KEY_BYTES)
+        self.own_sealer = Sealer(*self._own_key)
+
+    def start(self) -> None:
+        """Begin the background work."""
+        self.journal.start()
+        for catalog in self.catalogs.values():
+            catalog.start()
+
+    async def close(self) -> None:
+        """Stop it; what is queued for the journal is written first."""
+        await self.journal.close()
+        for catalog in self.catalogs.values():
+            await catalog.close()
+        await self.authenticator.aclose()
+
+    async def new_sealer(self) -> Sealer:
+        """A session's sealer; its key, wrapped to every recipient, is in the book.
+
+        Raises NotDurable.
+        """
+        key_id, key = self.new_id(), os.urandom(KEY_BYTES)
+        wraps = codec.encode_wraps(self.recipients.wrap(key_id, key))
+        await self.journal.publish(topics.KEYS, key_id, wraps)
+        return Sealer(key_id, key)
+
+    async def _prepare(self, journal: Journal) -> None:
+        await publish_schemas(journal)
+        key_id, key = self._own_key
+        wraps = codec.encode_wraps(self.recipients.wrap(key_id, key))
+        await journal.publish_now(topics.KEYS, key_id, wraps)
+
+
+def load_policies(folder: Path | None) -> Policies | NoPolicies:
+    """The Cedar files of a folder. One that cannot be read denies everything, and says why."""
+    if folder is None:
+        return NoPolicies("no policy folder is configured")
+    try:
+        files = [(path.name, path.read_text()) for path in sorted(folder.glob("*.cedar"))]
+        if not files:
+            raise PolicyError(f"{folder} holds no .cedar file")
+        policies = Policies(files)
+    except (OSError, UnicodeDecodeError, PolicyError) as error:
+        log.error("policies_unreadable", folder=str(folder), error=str(error))
+        return NoPolicies(str(error))
+    log.info("policies_loaded", folder=str(folder), digest=policies.digest)
+    return policies
+
+
+def _recipients(settings: Settings) -> Recipients:
+    try:
+        return Recipients.of(
+            (recipient.name, recipient.public_key.read_bytes()) for recipient in settings.recipients
+        )
+    except OSError as error:
+        raise SettingsError(f"recipients: cannot read {error.filename}") from None
+    except SealingError as error:
+        raise SettingsError(f"recipients: {error}") from None

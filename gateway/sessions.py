@@ -1,0 +1,57 @@
+"""The sessions of this process: their number, and the keys by which statements are cancelled."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import Protocol
+
+from prometheus_client import Gauge
+
+_OPEN = Gauge("gatebook_connections", "Client connections open now.")
+
+
+class Cancellable(Protocol):
+    """A connection whose running statement can be cancelled."""
+
+    def cancel(self) -> None:
+        """Ask the target to cancel what runs."""
+        ...
+
+    def shut_down(self) -> None:
+        """End politely."""
+        ...
+
+
+class Sessions:
+    """Connections by the process id that their clients know."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, tuple[bytes, Cancellable]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def add(self, connection: Cancellable) -> tuple[int, bytes]:
+        """The (process id, secret) by which this connection's statements can be cancelled."""
+        while (process_id := secrets.randbelow(2**31 - 1) + 1) in self._by_id:
+            pass
+        secret = secrets.token_bytes(4)
+        self._by_id[process_id] = (secret, connection)
+        _OPEN.set(len(self._by_id))
+        return process_id, secret
+
+    def remove(self, process_id: int) -> None:
+        """The connection is over."""
+        self._by_id.pop(process_id, None)
+        _OPEN.set(len(self._by_id))
+
+    def cancel(self, process_id: int, secret: bytes) -> None:
+        """Cancel, if the secret is right. Like PostgreSQL, says nothing either way."""
+        known = self._by_id.get(process_id)
+        if known is not None and hmac.compare_digest(known[0], secret):
+            known[1].cancel()
+
+    def all(self) -> list[Cancellable]:
+        """Every connection, now."""
+        return [connection for _, connection in self._by_id.values()]
