@@ -369,6 +369,11 @@ async def test_an_expiry_that_is_no_number_never_outlives_time(
         ({"client_id": "b7e6c1d4"}, {"actor_type": "service"}),
         ({"azp": "b7e6c1d4"}, {"actor_type": "service"}),
         ({"client_id": "gatebook-cli"}, {"actor_type": "person"}),
+        (
+            {"client_id": "reporter", "preferred_username": "service-account-reporter"},
+            {"actor_type": "service"},
+        ),
+        ({"preferred_username": "service-account-None"}, {"actor_type": "person"}),
     ],
 )
 async def test_what_a_principal_takes_from_the_claims(
