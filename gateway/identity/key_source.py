@@ -116,7 +116,7 @@ class KeySource:
             if keys != self._keys:
                 kids = sorted(key.kid or "" for key in keys.keys)
                 self._log.info("jwks_changed", kids=kids)
-            self._keys = keys
+                self._keys = keys
             self._fetched_at = self._started_at
             self._failing = False
         finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import os
 import ssl
@@ -11,14 +9,13 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 import httpx
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+
+from infra.devstack.certificates import ensure_server_certificate
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -33,57 +30,8 @@ class Authority:
 
     @classmethod
     def create(cls, folder: Path) -> Authority:
-        now = datetime.datetime.now(datetime.UTC)
-        day = datetime.timedelta(days=1)
-        ca_key = ec.generate_private_key(ec.SECP256R1())
-        ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Gatebook test CA")])
-
-        def builder(name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-            return (
-                x509.CertificateBuilder()
-                .subject_name(name)
-                .issuer_name(ca_name)
-                .public_key(key.public_key())
-                .serial_number(x509.random_serial_number())
-                .not_valid_before(now - day)
-                .not_valid_after(now + day)
-                .add_extension(
-                    x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False
-                )
-            )
-
-        ca = (
-            builder(ca_name, ca_key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False
-            )
-            .sign(ca_key, hashes.SHA256())
-        )
-        key = ec.generate_private_key(ec.SECP256R1())
-        leaf = (
-            builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]), key)
-            .add_extension(
-                x509.SubjectAlternativeName(
-                    [
-                        x509.DNSName("localhost"),
-                        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-                    ]
-                ),
-                critical=False,
-            )
-            .sign(ca_key, hashes.SHA256())
-        )
         files = cls(folder / "ca.pem", folder / "localhost.pem", folder / "localhost.key")
-        files.ca.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-        files.certificate.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
-        files.private_key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        ensure_server_certificate(files.ca, files.certificate, files.private_key, datetime.now(UTC))
         return files
 
     def client_context(self) -> ssl.SSLContext:

@@ -20,12 +20,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from infra.devstack.certificates import write_private
 from infra.devstack.issuer import pages
 from infra.devstack.issuer.clients import DEVICE_CODE, SCOPES, load_clients
 from infra.devstack.issuer.grants import Grants
 from infra.devstack.issuer.keyring import ALGORITHM, Keyring, UnknownKey
 from infra.devstack.issuer.people import PEOPLE
-from infra.devstack.issuer.private_file import write_private
 from infra.devstack.issuer.server import Answer, Call, Server
 from infra.devstack.issuer.tokens import AUDIENCE, LIFETIME_S, Minter
 
@@ -61,7 +61,7 @@ class Issuer:
         folder.chmod(0o700)
         secret_file = folder / "demo-secret"
         if not secret_file.exists():
-            write_private(secret_file, token_urlsafe(32))
+            write_private(secret_file, token_urlsafe(32).encode())
         keyring = Keyring(folder)
         minter = Minter(url, keyring, clock)
         grants = Grants(clock)

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.devstack.issuer.private_file import write_private
+from infra.devstack.certificates import write_private
 
 CLI = "gatebook-cli"
 AGENT = "gatebook-agent"
@@ -80,7 +80,7 @@ def load_clients(folder: Path) -> dict[str, Client]:
     path = folder / "clients.json"
     if not path.exists():
         secret = {"client_secret": secrets.token_urlsafe(32)}
-        write_private(path, json.dumps({AGENT: secret}, indent=2))
+        write_private(path, json.dumps({AGENT: secret}, indent=2).encode())
     secret_of_agent: str = json.loads(path.read_text())[AGENT]["client_secret"]
     return {
         CLI: Client(

@@ -8,7 +8,7 @@ from typing import Any
 
 from joserfc.jwk import ECKey
 
-from infra.devstack.issuer.private_file import write_private
+from infra.devstack.certificates import write_private
 
 ALGORITHM = "ES256"
 """Short signatures: psql 15 takes 5,000 bytes of password, pgjdbc 1,100 (docs/identity.md)."""
@@ -68,7 +68,7 @@ class Keyring:
 
     def _save(self) -> None:
         keys = [key.as_dict(private=True) for key in self._keys]
-        write_private(self._path, json.dumps({"keys": keys}))
+        write_private(self._path, json.dumps({"keys": keys}).encode())
 
 
 def kid_of(key: ECKey) -> str:
