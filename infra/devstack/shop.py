@@ -105,9 +105,8 @@ def customers(count: int) -> Iterator[tuple[object, ...]]:
             number,
             name,
             f"{local}{number}@{fake.free_email_domain()}",
-            "+1-{}-{}-{:04}".format(
-                choose.choice(AREA_CODES), choose.randint(220, 899), choose.randint(0, 9999)
-            ),
+            f"+1-{choose.choice(AREA_CODES)}-{choose.randint(220, 899)}"
+            f"-{choose.randint(0, 9999):04}",
             _unique(lambda: str(fake.ssn()), seen),
             fake.credit_card_number(card_type=choose.choice(("visa16", "mastercard", "amex"))),
             fake.city(),

@@ -1,0 +1,42 @@
+"""The stack a command talks to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.problems import Problem
+
+if TYPE_CHECKING:
+    from infra.devstack.state import StateDir
+
+StateDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        envvar="GATEBOOK_STATE_DIR",
+        help="Folder of the stack's state.",
+        show_default="./.gatebook",
+        file_okay=False,
+    ),
+]
+
+
+def state_at(path: Path | None) -> StateDir:
+    """The state folder a command works on."""
+    from infra.devstack.state import StateDir
+
+    return StateDir.at(path)
+
+
+def running(path: Path | None) -> tuple[StateDir, dict[str, Any]]:
+    """The state folder and status document of the running stack. Raises Problem."""
+    from infra.devstack import status
+
+    state = state_at(path)
+    document = status.read(state)
+    if document is None:
+        raise Problem(f"nothing runs in {state.root}; start it with: gatebook up --detach")
+    return state, document

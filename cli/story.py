@@ -1,0 +1,2 @@
+def tell(keep: bool) -> int:
+    return 0
