@@ -20,7 +20,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import parse_schema, schemaless_reader
 
 from schemas import binary, events
 from schemas.events import Context, Event, KeyWraps, Masked, Original
@@ -148,21 +148,6 @@ def load(name: str) -> Schema:
     return parse(json.dumps(_inline(json.loads(_avsc(name)), set()), separators=(",", ":")))
 
 
-def _plain(value: Any) -> Any:
-    """Structs as dictionaries, all the way down."""
-    if isinstance(value, msgspec.Struct):
-        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _write(schema: Any, record: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    schemaless_writer(buffer, schema, record)
-    return buffer.getvalue()
-
-
 def _read(schema: Any, data: bytes, start: int = 0) -> dict[str, Any]:
     buffer = io.BytesIO(data)
     buffer.seek(start)
@@ -190,7 +175,6 @@ _FRAMED: Final[tuple[type[Any], ...]] = (Masked, KeyWraps)
 CURRENT: Final[dict[type[Any], Schema]] = {
     kind: load(kind.__name__) for kind in (*events.KINDS, *_FRAMED)
 }
-_CONTEXT: Final = load("Context")
 _BY_NAME: Final = {schema.name: kind for kind, schema in CURRENT.items()}
 _REST: Final[dict[type[Any], Any]] = {
     kind: (attrgetter(*schema.fields[1:]), binary.writers(schema.rest))
@@ -200,14 +184,16 @@ _REST: Final[dict[type[Any], Any]] = {
 _ORIGINAL_KIND: Final[dict[str, type[Any]]] = {
     kind.__name__: original for kind, original in events.ORIGINALS.items()
 }
-_ORIGINAL_SCHEMA: Final = {
-    original: CURRENT[kind].original for kind, original in events.ORIGINALS.items()
+_CONTEXT_WRITER: Final = binary.writer(load("Context").parsed)
+_WRAPS_WRITER: Final = binary.writer(CURRENT[KeyWraps].parsed)
+_ORIGINAL_WRITER: Final = {
+    original: binary.writer(CURRENT[kind].original) for kind, original in events.ORIGINALS.items()
 }
 
 
 def encode_context(context: Context) -> bytes:
     """Bytes to reuse for every event of a session."""
-    return _write(_CONTEXT.parsed, _plain(context))
+    return _CONTEXT_WRITER(context)
 
 
 def encode(event: Event | Masked, context: bytes) -> bytes:
@@ -220,13 +206,13 @@ def encode(event: Event | Masked, context: bytes) -> bytes:
 
 def encode_original(original: Original) -> bytes:
     """What a box holds, in Avro binary; the event's schema pins this one."""
-    return _write(_ORIGINAL_SCHEMA[type(original)], _plain(original))
+    return _ORIGINAL_WRITER[type(original)](original)
 
 
 def encode_wraps(wraps: KeyWraps) -> bytes:
     """A framed gatebook.keys value."""
     schema = CURRENT[KeyWraps]
-    return frame(schema.sha256, _write(schema.parsed, _plain(wraps)))
+    return frame(schema.sha256, _WRAPS_WRITER(wraps))
 
 
 def frame(schema_sha256: bytes, payload: bytes) -> bytes:
