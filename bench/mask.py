@@ -21,11 +21,22 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from processors.mask_service import MaskService, Outbox
 from schemas import codec, topics
 from schemas.sealing import Recipients
-from schemas.settings import Classified, Kafka, MaskProcessor, SecretRef, Settings, Target
+from schemas.settings import Settings
 from tests.processors.recording import Pen, private_pem
 
 STATEMENTS = 10_000
 ROUNDS = 3
+SHOP = {
+    "name": "shop",
+    "host": "unused",
+    "database": "shop",
+    "user": "unused",
+    "password": {"env": "UNUSED"},
+    "classified": {
+        "public.customers.ssn": {"class": "pii"},
+        "public.customers.email": {"class": "pii", "mask": "email"},
+    },
+}
 
 
 def main() -> None:
@@ -48,14 +59,16 @@ async def _measure(bootstrap: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         key = Path(folder, "mask.pem")
         key.write_bytes(private_pem(private))
-        settings = Settings(
-            kafka=Kafka(bootstrap_servers=bootstrap),
-            targets=[_shop()],
-            mask=MaskProcessor(
-                private_key=SecretRef(file=key),
-                state_dir=Path(folder, "state"),
-                group_id=f"bench-{os.getpid()}",
-            ),
+        settings = Settings.model_validate(
+            {
+                "kafka": {"bootstrap_servers": bootstrap},
+                "targets": [SHOP],
+                "mask": {
+                    "private_key": {"file": key},
+                    "state_dir": Path(folder, "state"),
+                    "group_id": f"bench-{os.getpid()}",
+                },
+            }
         )
         service = MaskService(settings)
         await service._start()
@@ -72,20 +85,6 @@ async def _measure(bootstrap: str) -> None:
         f" ({best_masked * 1e6:.1f} us each); moving the same records without masking:"
         f" {1 / best_moved:,.0f} ({best_moved * 1e6:.1f} us each);"
         f" ratio {best_moved / best_masked:.2f}"
-    )
-
-
-def _shop() -> Target:
-    return Target(
-        name="shop",
-        host="unused",
-        database="shop",
-        user="unused",
-        password=SecretRef(env="UNUSED"),
-        classified={
-            "public.customers.ssn": Classified(**{"class": "pii"}),
-            "public.customers.email": Classified(**{"class": "pii", "mask": "email"}),
-        },
     )
 
 

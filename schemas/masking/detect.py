@@ -55,6 +55,8 @@ _PHONE: Final = re.compile(
     r"(?<![0-9])(?:1[ .\-])?(?:\([0-9]{3}\)[ .\-]?|[0-9]{3}[ .\-])[0-9]{3}[ .\-][0-9]{4}(?![0-9])"
     + _EXTENSION
 )
+_SHORTEST_PHONE: Final = 8
+_LAST_GROUP: Final = re.compile(r"(?:[ ().\-/]+|\A.)[^ ().\-/]*\Z")
 _NINE_DIGITS: Final = re.compile(r"\s*[0-9]{9}\s*")
 _TEN_DIGITS: Final = re.compile(r"\s*1?[2-9][0-9]{9}\s*")
 
@@ -172,9 +174,17 @@ def _ssns(text: str) -> Iterator[Finding]:
 
 
 def _phones(text: str) -> Iterator[Finding]:
-    for match in _PHONE.finditer(text):
-        if _is_phone(match[0]):
-            yield Finding(match.start(), match.end(), "phone")
+    at = 0
+    while match := _PHONE.search(text, at):
+        start, at = match.span()
+        end = at
+        # Other numbers may follow it with nothing but a space between.
+        while end - start >= _SHORTEST_PHONE:
+            if _is_phone(text[start:end]):
+                yield Finding(start, end, "phone")
+                at = end
+                break
+            end = start + len(_LAST_GROUP.sub("", text[start:end]))
 
 
 @lru_cache(maxsize=16_384)

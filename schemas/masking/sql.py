@@ -32,6 +32,7 @@ _POSITIONAL: Final = frozenset({"insert", "copy", "merge", "values", "row", "exe
 
 _ESCAPED: Final = re.compile(r"\\|''|\|\||'\s+'|concat|U&|x'", re.IGNORECASE)
 _JOINED: Final = re.compile(r"[\s|,]*(?:::\s*\w+[\s|,]*)?")
+_CONTINUATION: Final = re.compile(r"'[ \t\f\v]*[\r\n]\s*'")
 _E_ESCAPE: Final = re.compile(
     r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{1,2})|([0-7]{1,3})|(.))", re.DOTALL
 )
@@ -195,8 +196,9 @@ def _mask_decoded(text: str, pieces: list[_Piece], edits: list[_Edit]) -> set[st
         raw = text[piece.start : piece.end]
         content = _content(raw)
         found = detect.find(content, whole=True)
-        # What shows in the raw text as well is masked there, and the rest of the literal stays.
-        if len(found) > len(detect.find(raw)):
+        # Without escapes it shows in the raw text as well: it is masked there, and the rest of the
+        # literal stays.
+        if found and ("\\" in raw or len(found) > len(detect.find(raw))):
             kinds.update(finding.kind for finding in found)
             edits.append((piece.start, piece.end, f"'{HIDDEN}'"))
         if run and not _JOINED.fullmatch(text, run[-1][0].end, piece.start):
@@ -245,7 +247,7 @@ def _content(raw: str) -> str:
     if raw.startswith("$"):
         quote = raw.index("$", 1) + 1
         return raw[quote:-quote]
-    body = rest[:-1].replace("''", "'")
+    body = _CONTINUATION.sub("", rest[:-1]).replace("''", "'")
     match prefix.lower():
         case "u&":
             return _undo_unicode(body)
