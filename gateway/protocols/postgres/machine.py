@@ -189,7 +189,7 @@ class PostgresMachine:
             language.status(name, value)
         self.session = Session(
             language,
-            self._around.catalog(self.target),
+            lambda: self._around.catalog(self.target),
             self._around.new_id,
             self._around.chunk_bytes,
             now_ns,

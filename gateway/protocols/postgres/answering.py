@@ -1,0 +1,451 @@
+"""Target to client: what the target answers, attributed, recorded, then released."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from gateway.machine import CatalogView, Command, Fact, Outcome, Record, Rows, Send, Side
+from gateway.policy.sql import Statement
+from gateway.protocols.postgres import pipeline, wire
+from gateway.protocols.postgres.pipeline import (
+    Expect,
+    Expectation,
+    Held,
+    Item,
+    Portal,
+    Run,
+)
+from gateway.protocols.postgres.requests import Language
+from gateway.protocols.postgres.wire import ProtocolViolation
+from schemas.events import NONE_ID
+
+_NOTICES: Final = 100
+_COLUMNS: Final = 1000
+_LENGTH: Final = struct.Struct(">I")
+_D, _d = ord("D"), ord("d")
+
+
+class Answering:
+    """One target's messages.
+
+    Each is attributed to the head of `expected`. Bytes for the client gather in `held`, what is
+    to be recorded of them in `facts`; `release` makes them one Held in `inbox`, where it waits
+    for its receipt. `commands` and `waiting` are the session's.
+    """
+
+    def __init__(
+        self,
+        *,
+        language: Language,
+        catalog: Callable[[], CatalogView],
+        next_ticket: Callable[[], int],
+        waiting: dict[int, Item | Held],
+        remember: Callable[[Statement], None],
+        chunk_bytes: int,
+    ) -> None:
+        self._language = language
+        self._catalog = catalog
+        self._next_ticket = next_ticket
+        self._waiting = waiting
+        self._remember = remember
+        self._chunk_bytes = chunk_bytes
+        self._skipping = False
+        self._stream = bytearray()
+        self._fragment_left = 0
+        self._fragment: list[bytes] = []
+        self._fragment_bytes = 0
+        self._columns: dict[tuple[bytes, tuple[int, ...], bool, int], Any] = {}
+        self.now = 0
+        self.commands: list[Command] = []
+        self.expected: deque[Expectation] = deque()
+        self.last_run: Run | None = None
+        self.held: list[bytes] = []
+        self.facts: list[Fact] = []
+        self.recorded_runs: list[Run] = []
+        self.inbox: deque[Held] = deque()
+        self.inbox_bytes = 0
+        self.transaction = ord("I")
+        self.clean = True  # the target has nothing of ours since its last ReadyForQuery
+        self.said_fatal = False
+        self.rows = 0
+        self.bytes_out = 0
+
+    def last_sent(self) -> Run | None:
+        """The run that was forwarded last."""
+        for expectation in reversed(self.expected):
+            if expectation.run is not None:
+                return expectation.run
+            if expectation.runs:
+                return expectation.runs[0]
+        return self.last_run
+
+    def unfinished(self) -> list[Run]:
+        """Runs that were forwarded and are not complete, each once, in order."""
+        runs: dict[Run, None] = {}
+        for expectation in self.expected:
+            for run in (*expectation.runs, expectation.run):
+                if run is not None and not run.completed:
+                    runs[run] = None
+        return list(runs)
+
+    def expect(self, expectation: Expectation) -> None:
+        if self._skipping:
+            if expectation.kind is not Expect.SYNC:
+                self._skip(expectation)
+                return
+            self._skipping = False
+        self.expected.append(expectation)
+
+    def feed(self, data: bytes) -> None:
+        stream: bytes | bytearray = data
+        if self._fragment_left:
+            data = self._continue_fragment(data)
+            stream = data
+        if self._stream:
+            self._stream += data
+            stream = self._stream
+        at, size = 0, len(stream)
+        rows_from, rows, whole_from = -1, 0, 0
+        unpack = _LENGTH.unpack_from
+        while size - at >= 5:
+            kind = stream[at]
+            end = at + 1 + unpack(stream, at + 1)[0]
+            if end > size:
+                break
+            if kind == _D:
+                if rows_from < 0:
+                    rows_from = at
+                rows += 1
+                at = end
+                continue
+            if rows_from >= 0:
+                self._add_rows(bytes(stream[rows_from:at]), rows)
+                rows_from, rows = -1, 0
+            if end < at + 5:
+                raise ProtocolViolation("the target sent an invalid length")
+            self._response(kind, bytes(stream[at:end]))
+            at = end
+        if rows_from >= 0:
+            self._add_rows(bytes(stream[rows_from:at]), rows)
+        whole_from = at
+        if size - at >= 5:
+            length = unpack(stream, at + 1)[0]
+            if length > max(4 * self._chunk_bytes, 1 << 20):
+                self._begin_fragment(stream[at], length + 1, bytes(stream[at:]))
+                whole_from = size
+        if stream is self._stream:
+            del self._stream[:whole_from]
+        elif whole_from < size:
+            self._stream += memoryview(data)[whole_from:]
+
+    def _begin_fragment(self, kind: int, size: int, first: bytes) -> None:
+        """A value too large to hold: recorded and released piece by piece."""
+        if kind not in (_D, _d):
+            raise ProtocolViolation("the target sent a message that is too large", "54000")
+        run = self._current()
+        self._rows_fact(run)
+        self._fragment_left = size
+        self._continue_fragment(first)
+
+    def _continue_fragment(self, data: bytes) -> bytes:
+        piece, rest = data[: self._fragment_left], data[self._fragment_left :]
+        self._fragment_left -= len(piece)
+        self._fragment.append(piece)
+        self._fragment_bytes += len(piece)
+        if self._fragment_left == 0 or self._fragment_bytes >= self._chunk_bytes:
+            whole = b"".join(self._fragment)
+            self._fragment, self._fragment_bytes = [], 0
+            run = self._current()
+            done = int(self._fragment_left == 0)
+            run.rows += done
+            run.byte_count += len(whole)
+            self.rows += done
+            self.facts.append(
+                Rows(run.statement_id, run.chunk, "fragment", (), run.classified, done, whole)
+            )
+            run.chunk += 1
+            self.held.append(whole)
+            self.release()
+        return rest
+
+    def _current(self) -> Run:
+        """The run that rows belong to now."""
+        if self.expected:
+            head = self.expected[0]
+            if head.kind is Expect.EXECUTE and head.run is not None:
+                return head.run
+            if head.kind is Expect.QUERY and head.runs:
+                return head.runs[0]
+        raise ProtocolViolation("the target sent rows that nothing asked for", "08P01")
+
+    def _add_rows(self, data: bytes, rows: int) -> None:
+        run = self._current()
+        run.pending.append(data)
+        run.pending_rows += rows
+        run.rows += rows
+        run.byte_count += len(data)
+        self.rows += rows
+        self.held.append(data)
+        if sum(map(len, run.pending)) >= self._chunk_bytes:
+            self._rows_fact(run)
+            self.release()
+
+    def _rows_fact(self, run: Run) -> None:
+        if not run.pending:
+            return
+        data = b"".join(run.pending)
+        rows, run.pending, run.pending_rows = run.pending_rows, [], 0
+        columns = self._described(run) if run.encoding == "rows" else ()
+        self.facts.append(
+            Rows(run.statement_id, run.chunk, run.encoding, columns, run.classified, rows, data)
+        )
+        run.chunk += 1
+
+    def _described(self, run: Run) -> tuple[tuple[str, int, int, int, int, str], ...]:
+        body = run.described
+        formats = run.formats
+        if body is None and run.portal is not None:
+            # The client described the statement once and executes it many times.
+            body = run.portal.prepared.described
+        if body is None:
+            return ()
+        key = (body, formats, run.classified, id(self._catalog()))
+        known = self._columns.get(key)
+        if known is None:
+            if len(self._columns) >= _COLUMNS:
+                self._columns.clear()
+            known = self._columns[key] = tuple(
+                (name, table, number, kind, _format(formats, index, shown), source)
+                for index, (name, table, number, kind, shown) in enumerate(pipeline.columns(body))
+                for source in (self._source(table, number, run.classified),)
+            )
+        result: tuple[tuple[str, int, int, int, int, str], ...] = known
+        return result
+
+    def _source(self, table: int, number: int, classified: bool) -> str:
+        found = self._catalog().columns.get((table, number))
+        if found is not None:
+            return found
+        # Computed, or of a table the catalog does not know yet: it may be anything.
+        unknown = table >= 16384 and table not in self._catalog().relations
+        return "?" if classified or unknown else ""
+
+    def _response(self, kind: int, whole: bytes) -> None:
+        expected = self.expected
+        head = expected[0] if expected else None
+        match chr(kind):
+            case "C":
+                self._command_complete(whole)
+            case "Z":
+                self._ready(whole)
+            case "1" | "2" | "3":
+                want = (Expect.PARSE, Expect.BIND, Expect.CLOSE)[kind - ord("1")]
+                if head is None or head.kind is not want:
+                    raise ProtocolViolation("the target answers something else")
+                expected.popleft()
+                if head.completes and head.run is not None:
+                    self.complete(head.run, "completed")
+            case "T":
+                if head is not None and head.kind is Expect.DESCRIBE:
+                    expected.popleft()
+                    if head.target is not None:
+                        head.target.described = whole[5:]
+                    if isinstance(head.target, Portal):
+                        self._describe_runs(head.target, whole[5:])
+                else:
+                    run = self._current()
+                    run.described = whole[5:]
+            case "n":
+                if head is None or head.kind is not Expect.DESCRIBE:
+                    raise ProtocolViolation("the target answers something else")
+                expected.popleft()
+            case "s":
+                self._finish_execute("")
+            case "I":
+                self._command_complete(b"C\0\0\0\5\0")
+            case "G" | "H":
+                self._current().encoding = "copy"
+            case "d":
+                run = self._current()
+                run.pending.append(whole[5:])
+                run.pending_rows += 1
+                run.rows += 1
+                run.byte_count += len(whole) - 5
+                self.rows += 1
+            case "E":
+                whole = self._error(whole)
+            case "N":
+                self._notice(whole)
+            case "S":
+                reader = wire.Reader(whole[5:])
+                name, value = reader.cstring(), reader.cstring()
+                self._language.status(
+                    name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
+                )
+            case "A":
+                self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+            case "t" | "c":
+                pass
+            case _:
+                raise ProtocolViolation("the target sent an unexpected message")
+        self.held.append(whole)
+        if kind == _d and sum(map(len, self._current().pending)) >= self._chunk_bytes:
+            self._rows_fact(self._current())
+            self.release()
+
+    def _describe_runs(self, portal: Portal, body: bytes) -> None:
+        """A portal described after its Execute was asked for: the run learns its columns."""
+        for expectation in self.expected:
+            if expectation.run is not None and expectation.run.portal is portal:
+                expectation.run.described = body
+
+    def _command_complete(self, whole: bytes) -> None:
+        tag = whole[5:-1].decode("utf-8", "replace")
+        head = self.expected[0] if self.expected else None
+        if head is not None and head.kind is Expect.QUERY:
+            if head.runs:
+                self.complete(head.runs.pop(0), "completed", tag)
+            return
+        self._finish_execute(tag)
+
+    def _finish_execute(self, tag: str) -> None:
+        head = self.expected[0] if self.expected else None
+        if head is None or head.kind is not Expect.EXECUTE or head.run is None:
+            raise ProtocolViolation("the target answers something else")
+        self.expected.popleft()
+        self.complete(head.run, "completed", tag)
+
+    def _ready(self, whole: bytes) -> None:
+        head = self.expected[0] if self.expected else None
+        if head is None or head.kind not in (Expect.SYNC, Expect.QUERY):
+            raise ProtocolViolation("the target is ready out of turn")
+        self.expected.popleft()
+        for run in head.runs:
+            self.complete(run, "failed")
+        self.transaction = whole[5]
+        if not self.expected:
+            self.clean = True
+
+    def _error(self, whole: bytes) -> bytes:
+        """Attribute an ErrorResponse; returns what the client gets."""
+        fields = wire.fields(whole[5:])
+        if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
+            self.said_fatal = True
+        head = self.expected[0] if self.expected else None
+        if head is None or head.kind is Expect.SYNC:
+            # Nothing runs: a FATAL from the server, or a commit that failed at Sync.
+            if head is not None and self.last_run is not None:
+                self.last_run.completed = False
+                self.complete(self.last_run, "failed", error=fields)
+            else:
+                self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+            return whole
+        run = head.runs[0] if head.runs else head.run
+        if run is not None and run.refusal and run.token in whole:
+            whole = run.refusal
+            fields = wire.fields(whole[5:])
+        if run is not None:
+            outcome = "cancelled" if fields.get("C") == "57014" else "failed"
+            self.complete(run, outcome, error=fields)
+        if head.kind is Expect.QUERY:
+            for skipped in head.runs:
+                self.complete(skipped, "failed")
+            head.runs = []
+            return whole
+        while self.expected and self.expected[0].kind is not Expect.SYNC:
+            self._skip(self.expected.popleft())
+        self._skipping = not self.expected
+        return whole
+
+    def _skip(self, expectation: Expectation) -> None:
+        """The target ignores this message: an earlier one failed."""
+        expectation.restore()
+        for run in (*expectation.runs, *((expectation.run,) if expectation.run else ())):
+            self.complete(run, "failed")
+
+    def _notice(self, whole: bytes) -> None:
+        head = self.expected[0] if self.expected else None
+        run = None if head is None else head.runs[0] if head.runs else head.run
+        if run is None or run.completed:
+            self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+        elif len(run.notices) < _NOTICES:
+            run.notices.append(wire.fields(whole[5:]))
+
+    def complete(
+        self, run: Run, outcome: str, tag: str = "", error: dict[str, str] | None = None
+    ) -> None:
+        if run.completed:
+            return
+        run.completed = True
+        self._rows_fact(run)
+        if run.refusal:
+            outcome = "denied"
+        sqlstate = (error or {}).get("C", run.sqlstate if run.refusal else "")
+        self.facts.append(
+            Outcome(
+                run.statement_id,
+                outcome,
+                tag,
+                sqlstate,
+                run.rows,
+                run.byte_count,
+                self.now - run.started_ns if run.started_ns else 0,
+                error or {},
+                tuple(run.notices),
+            )
+        )
+        self.recorded_runs.append(run)
+        self.last_run = run
+        if outcome == "completed" and run.portal is None:
+            self._remember(run.statement)
+
+    def unfinished_rows(self) -> bool:
+        head = self.expected[0] if self.expected else None
+        if head is None:
+            return False
+        run = head.runs[0] if head.runs else head.run
+        return run is not None and bool(run.pending)
+
+    def flush_rows(self) -> None:
+        if self.unfinished_rows():
+            self._rows_fact(self._current())
+        self.release()
+
+    def release(self) -> None:
+        """Queue what is held for the client behind its record."""
+        data, facts, runs = b"".join(self.held), self.facts, self.recorded_runs
+        self.held, self.facts, self.recorded_runs = [], [], []
+        if facts:
+            held = Held(self._next_ticket(), data, runs)
+            self._waiting[held.ticket] = held
+            self.inbox.append(held)
+            self.inbox_bytes += len(data)
+            self.commands.append(Record(held.ticket, tuple(facts)))
+        elif data:
+            self.inbox.append(Held(0, data, []))
+            self.inbox_bytes += len(data)
+            self.drain()
+
+    def drain(self) -> None:
+        inbox = self.inbox
+        out = []
+        while inbox and inbox[0].ready:
+            data = inbox.popleft().data
+            self.inbox_bytes -= len(data)
+            out.append(data)
+        if out:
+            data = b"".join(out)
+            self.bytes_out += len(data)
+            self.commands.append(Send(Side.CLIENT, data))
+
+
+def _format(formats: tuple[int, ...], index: int, described: int) -> int:
+    """A column's format: what Bind asked for, or what its description says."""
+    if not formats:
+        return described
+    if len(formats) == 1:
+        return formats[0]
+    return formats[index] if index < len(formats) else described

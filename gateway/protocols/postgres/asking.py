@@ -1,0 +1,367 @@
+"""Client to target: what a client asks, gathered, asked for and kept in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from gateway.machine import (
+    Ask,
+    CatalogView,
+    Command,
+    Decision,
+    Record,
+    Request,
+    RequestData,
+    Verdict,
+)
+from gateway.policy import sql
+from gateway.policy.sql import Statement
+from gateway.protocols.postgres import pipeline, requests, wire
+from gateway.protocols.postgres.pipeline import (
+    Expect,
+    Expectation,
+    Held,
+    Item,
+    Part,
+    Portal,
+    Prepared,
+    Run,
+)
+from gateway.protocols.postgres.requests import Language
+from gateway.protocols.postgres.wire import ProtocolViolation
+from schemas.events import NONE_ID
+
+# Statements whose relations their text does not name.
+_INDIRECT: Final = frozenset({"execute", "fetch", "call", "do", sql.UNPARSEABLE})
+
+
+class Asking:
+    """One client's messages.
+
+    They gather in `_parts` until an Execute, Sync or Flush: a server may answer them no earlier,
+    so waiting is invisible. Then they are one Item in `outbox`, where it waits for its decision.
+    `commands` and `waiting` are the session's.
+    """
+
+    def __init__(
+        self,
+        *,
+        language: Language,
+        catalog: Callable[[], CatalogView],
+        new_id: Callable[[], bytes],
+        next_ticket: Callable[[], int],
+        waiting: dict[int, Item | Held],
+        last_sent: Callable[[], Run | None],
+    ) -> None:
+        self._language = language
+        self._catalog = catalog
+        self._new_id = new_id
+        self._next_ticket = next_ticket
+        self._waiting = waiting
+        self._last_sent = last_sent
+        self._parts: list[Part] = []
+        self._parts_bytes = 0
+        self._fresh: dict[Prepared, Part] = {}
+        self._bound: dict[Portal, Part] = {}
+        self._copied: list[bytes] = []
+        self.commands: list[Command] = []
+        self.outbox: deque[Item] = deque()
+        self.outbox_bytes = 0
+        self.statements: dict[bytes, object] = {}
+        self.portals: dict[bytes, object] = {}
+        self.statements_seen = 0
+        self.terminating = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait here."""
+        return self.outbox_bytes + self._parts_bytes
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits here."""
+        return not self.outbox and not self._parts
+
+    def take(self, kind: int, whole: bytes) -> None:
+        """A message. Raises ProtocolViolation."""
+        if kind == ord("d"):
+            self._copied.append(whole)
+            return
+        if self._copied:
+            self.flush_copied()
+        match chr(kind):
+            case "Q":
+                self._query(whole)
+            case "P":
+                self._parse(whole)
+            case "B":
+                self._bind(whole)
+            case "D":
+                self._describe(whole)
+            case "E":
+                self._execute(whole)
+            case "C":
+                self._close(whole)
+            case "S":
+                self._add(Part(whole, Expectation(Expect.SYNC)))
+                self._segment()
+            case "H":
+                self._add(Part(whole))
+                self._segment()
+            case "c" | "f":
+                self._enqueue(Item(0, [Part(whole)], []))
+            case "F":
+                refused = sql.unparseable(
+                    "", "function calls through the protocol are refused", sqlstate="0A000"
+                )
+                self._simple(whole, (refused,))
+            case _:
+                self.terminating = True
+                self._enqueue(Item(0, [Part(whole)], []))
+
+    def _query(self, whole: bytes) -> None:
+        if whole.find(b"\0", 5) != len(whole) - 1:
+            raise ProtocolViolation("invalid string in message")
+        self._segment()
+        statements = self._language.statements(whole[5:-1])
+        self._simple(whole, statements or (self._language.prepared(b""),))
+
+    def _simple(self, whole: bytes, statements: tuple[Statement, ...]) -> None:
+        expectation = Expectation(Expect.QUERY)
+        part = Part(whole, expectation)
+        runs = [Run(self._new_id(), statement, None) for statement in statements]
+        expectation.runs = list(runs)
+        self._ask([part], runs, dict.fromkeys(runs, part), "execute")
+
+    def _add(self, part: Part) -> None:
+        self._parts.append(part)
+        self._parts_bytes += len(part.data)
+        if self._parts_bytes > wire.MAX_MESSAGE:
+            # As if the client had sent a Flush: the target may answer early, and we hold less.
+            self._segment()
+
+    def _parse(self, whole: bytes) -> None:
+        name, text, oids = requests.read_parse(whole[5:])
+        prepared = Prepared(self._language.prepared(text), oids)
+        expectation = Expectation(Expect.PARSE)
+        expectation.undo = (self.statements, name, self.statements.get(name) if name else None)
+        self.statements[name] = prepared
+        part = Part(whole, expectation)
+        self._fresh[prepared] = part
+        self._add(part)
+
+    def _bind(self, whole: bytes) -> None:
+        portal_name, name = requests.bound_names(whole[5:])
+        prepared = self.statements.get(name)
+        if not isinstance(prepared, Prepared):
+            shown = name.decode("utf-8", "replace")
+            text = (
+                f'prepared statement "{shown}" does not exist'
+                if name
+                else ("unnamed prepared statement does not exist")
+            )
+            prepared = Prepared(sql.unparseable("", text, sqlstate="26000"), ())
+        portal = requests.read_bind(whole[5:], prepared)
+        expectation = Expectation(Expect.BIND)
+        expectation.undo = (self.portals, portal_name, self.portals.get(portal_name))
+        self.portals[portal_name] = portal
+        part = Part(whole, expectation)
+        self._bound[portal] = part
+        self._add(part)
+
+    def _describe(self, whole: bytes) -> None:
+        expectation = Expectation(Expect.DESCRIBE)
+        names = self.statements if whole[5:6] == b"S" else self.portals
+        target = names.get(whole[6:-1])
+        if isinstance(target, Prepared | Portal):
+            expectation.target = target
+        self._add(Part(whole, expectation))
+
+    def _close(self, whole: bytes) -> None:
+        expectation = Expectation(Expect.CLOSE)
+        names = self.statements if whole[5:6] == b"S" else self.portals
+        previous = names.pop(whole[6:-1], None)
+        expectation.undo = (names, whole[6:-1], previous)
+        self._add(Part(whole, expectation))
+
+    def _execute(self, whole: bytes) -> None:
+        name = wire.Reader(whole[5:]).cstring()
+        portal = self.portals.get(name)
+        if not isinstance(portal, Portal):
+            text = f'portal "{name.decode("utf-8", "replace")}" does not exist'
+            refused = sql.unparseable("", text, sqlstate="34000")
+            portal = Portal(Prepared(refused, ()), (), ())
+        prepared = portal.prepared
+        run = Run(self._new_id(), prepared.statement, portal)
+        run.described = portal.described
+        run.formats = portal.formats
+        part = Part(whole, Expectation(Expect.EXECUTE, run, completes=True))
+        parsed, bound = self._fresh.pop(prepared, None), self._bound.pop(portal, None)
+        for earlier in (parsed, bound):
+            if earlier is not None and earlier.expectation is not None:
+                earlier.expectation.run = run
+        self._parts.append(part)
+        self._segment(run, parsed or bound or part)
+        if parsed is not None:
+            prepared.statement_id = run.statement_id
+
+    def _segment(self, run: Run | None = None, poisoned: Part | None = None) -> None:
+        """Ask for what has gathered: Parses and Binds that nothing executes yet, then `run`."""
+        parts, self._parts, self._parts_bytes = self._parts, [], 0
+        if not parts:
+            return
+        runs: list[Run] = []
+        refusals: dict[Run, Part] = {}
+        for prepared, part in self._fresh.items():
+            bound = next((p for p in self._bound if p.prepared is prepared), None)
+            alone = self._prepare_run(prepared, bound, part)
+            prepared.statement_id = alone.statement_id
+            runs.append(alone)
+            refusals[alone] = part
+            if bound is not None:
+                self._finish_at(alone, self._bound.pop(bound))
+        for portal, part in self._bound.items():
+            alone = self._prepare_run(portal.prepared, portal, part)
+            runs.append(alone)
+            refusals[alone] = part
+        self._fresh.clear()
+        self._bound.clear()
+        prepared_runs = len(runs)
+        if run is not None and poisoned is not None:
+            runs.append(run)
+            refusals[run] = poisoned
+        for part in parts:
+            if part.expectation is not None and part.expectation.run is None and runs:
+                part.expectation.run = runs[-1]
+        if runs:
+            self._ask(parts, runs, refusals, "execute", prepared_runs)
+        else:
+            self._enqueue(Item(0, parts, []))
+
+    def _prepare_run(self, prepared: Prepared, portal: Portal | None, part: Part) -> Run:
+        run = Run(self._new_id(), prepared.statement, portal)
+        self._finish_at(run, part)
+        return run
+
+    @staticmethod
+    def _finish_at(run: Run, part: Part) -> None:
+        """The run is complete when this part's response comes; an earlier part's is not it."""
+        assert part.expectation is not None  # noqa: S101 (narrowing)
+        part.expectation.run = run
+        part.expectation.completes = True
+
+    def _ask(
+        self,
+        parts: list[Part],
+        runs: list[Run],
+        refusals: dict[Run, Part],
+        action: str,
+        prepares: int = 0,
+    ) -> None:
+        item = Item(self._next_ticket(), parts, runs)
+        item.poisoned = refusals
+        asked = tuple(
+            self._request(run, "prepare" if index < prepares else action)
+            for index, run in enumerate(runs)
+        )
+        self.statements_seen += len(runs) - prepares
+        self._enqueue(item)
+        self.commands.append(Ask(item.ticket, asked))
+
+    def _request(self, run: Run, action: str) -> Request:
+        statement = run.statement
+        kinds, relations = statement.kinds, statement.relations
+        if statement.kind == "execute":
+            # EXECUTE does what its PREPARE said.
+            inner = self.statements.get(statement.prepared_name.encode())
+            if isinstance(inner, Prepared):
+                kinds = kinds | inner.statement.kinds
+                relations = inner.statement.relations
+        run.classified = self._reads_classified(kinds, relations)
+        portal = run.portal
+        return Request(
+            statement_id=run.statement_id,
+            action=action,
+            kind=statement.kind,
+            kinds=kinds,
+            relations=relations,
+            statement=statement.recorded,
+            parameters=portal.parameters if portal is not None else (),
+            prepared_id=portal.prepared.statement_id if portal is not None else NONE_ID,
+            refusal=statement.error,
+        )
+
+    def _reads_classified(self, kinds: frozenset[str], relations: tuple[str, ...]) -> bool:
+        known = self._catalog().classified
+        if not known:
+            return False
+        if kinds & _INDIRECT:
+            return True
+        return any(name in known or name.rpartition(".")[2] in known for name in relations)
+
+    def flush_copied(self) -> None:
+        """Record the COPY data that has come, then forward it."""
+        if not self._copied:
+            return
+        messages, self._copied = self._copied, []
+        data = b"".join(whole[5:] for whole in messages)
+        run = self._last_asked()
+        item = Item(self._next_ticket(), [Part(b"".join(messages))], [])
+        chunk = 0
+        if run is not None:
+            chunk = run.data_chunk
+            run.data_chunk += 1
+        fact = RequestData(run.statement_id if run else NONE_ID, chunk, data)
+        self._enqueue(item)
+        self.commands.append(Record(item.ticket, (fact,)))
+
+    def _last_asked(self) -> Run | None:
+        for item in reversed(self.outbox):
+            if item.runs:
+                return item.runs[-1]
+        return self._last_sent()
+
+    def _enqueue(self, item: Item) -> None:
+        if item.ticket:
+            self._waiting[item.ticket] = item
+        self.outbox.append(item)
+        self.outbox_bytes += item.size
+
+    def decided(self, item: Item, decisions: tuple[Decision, ...]) -> None:
+        """Put poison in the place of what is refused; the item may go on its way."""
+        for index, (run, decision) in enumerate(zip(item.runs, decisions, strict=True)):
+            if decision.verdict is Verdict.ALLOW:
+                continue
+            run.refuse(decision)
+            part = item.poisoned[run]
+            if part.data[:1] == b"Q" and index:
+                # The statements before it run, as they would before a missing privilege.
+                before = ";\n".join(earlier.statement.text for earlier in item.runs[:index])
+                text = self._language.encode(before) + b';\nSELECT * FROM "' + run.token + b'"'
+                part.data = wire.message(b"Q", text + b"\0")
+                break
+            part.data = pipeline.poison(part, run)
+            if part.data[:1] == b"Q":
+                break
+        item.ready = True
+
+    def remember(self, statement: Statement) -> None:
+        """PREPARE, DEALLOCATE and DISCARD in SQL change what Bind and EXECUTE may name."""
+        name = statement.prepared_name.encode()
+        if statement.kind == "prepare" and name:
+            self.statements[name] = Prepared(statement, ())
+        elif statement.kind == "deallocate" and name:
+            self.statements.pop(name, None)
+        elif statement.kind in ("deallocate", "discard"):
+            self.statements.clear()
+
+    def drop_parts(self) -> None:
+        """Forget what has gathered: the client is skipping to its Sync."""
+        for part in reversed(self._parts):
+            if part.expectation is not None:
+                part.expectation.restore()
+        self._parts, self._parts_bytes = [], 0
+        self._fresh.clear()
+        self._bound.clear()
