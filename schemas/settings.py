@@ -201,6 +201,7 @@ class ClickHouseSink(_Section):
     http_token: SecretRef | None = Field(
         None, description="Token its readers present, by reference."
     )
+    query_timeout_s: float = Field(60.0, gt=0, description="Longest a reader's query may run.")
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /healthz.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Its port; 0 takes a free one.")
 
