@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from schemas.topics import KEYS, MAX_RECORD_BYTES, SCHEMAS, TOPICS
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
+def test_no_topic_forgets_or_elects_a_leader_that_missed_records(topic: object) -> None:
+    for brokers in (1, 3):
+        config = topic.config(brokers)  # type: ignore[attr-defined]
+        assert config["retention.ms"] == config["retention.bytes"] == "-1"
+        assert config["unclean.leader.election.enable"] == "false"
+        assert config["max.message.bytes"] == str(MAX_RECORD_BYTES)
+        assert config["min.insync.replicas"] == ("2" if brokers == 3 else "1")
+
+
+def test_only_keys_and_schemas_are_compacted_each_in_one_partition() -> None:
+    compacted = [topic for topic in TOPICS if topic.compacted]
+    assert [topic.name for topic in compacted] == [KEYS, SCHEMAS]
+    assert all(topic.partitions == 1 for topic in compacted)
