@@ -22,6 +22,7 @@ Cell = Callable[[bytes, Found], bytes]
 HIDDEN: Final = orjson.dumps(masks.HIDDEN)
 
 _JSON_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 _INTEGER: Final = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})")
 _EXACT: Final = 1 << 53
 """Above it, many readers of JSON round integers."""
@@ -172,7 +173,8 @@ def computed_cell(type_oid: int, binary: bool) -> Cell:
 
     def write(raw: bytes, found: Found) -> bytes:
         shown, known = pgtypes.text(type_oid, binary, raw)
-        if not known or sum(map(str.isdigit, shown)) >= _COMPUTED_DIGITS:
+        number = known and (_JSON_NUMBER.fullmatch(shown) or shown in _NOT_FINITE)
+        if not number or sum(map(str.isdigit, shown)) >= _COMPUTED_DIGITS:
             return HIDDEN
         return clear(raw, found)
 
