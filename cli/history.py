@@ -73,7 +73,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         # Text, not markup: a statement may hold square brackets.
         table.add_row(*(Text(cell(value)) for value in row.values()))
-    console = Console()
+    # A file or a pipe has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else 200)
     if rows:
         console.print(table)
     console.print(f"{len(rows)} row{'' if len(rows) == 1 else 's'}", style="dim")

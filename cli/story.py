@@ -202,8 +202,8 @@ class Story:
             visible - asked_at < 5,
         )
         rows = self._sql(
-            "select started_at, actor, arrayStringConcat(groups, ' ') as groups, gateway, statement,"
-            " decision, policies, outcome, error_code, rows from queries order by started_at"
+            "select started_at, actor, arrayStringConcat(groups, ' ') as groups, gateway,"
+            " statement, decision, policies, outcome, error_code, rows from queries order by started_at"
         )
         reads = [row for row in rows if row["statement"] == READ]
         self._claim(
@@ -223,8 +223,8 @@ class Story:
             == [("DENY", ["support-changes-nothing"], "denied", "42501")],
         )
         sessions = self._sql(
-            "select started_at, if(actor = '', '(nobody)', actor) as actor, gateway, outcome, reason"
-            " from sessions order by started_at"
+            "select started_at, if(actor = '', '(nobody)', actor) as actor, gateway, outcome,"
+            " reason from sessions order by started_at"
         )
         self._claim(
             "mallory's refusal is there",
@@ -248,7 +248,8 @@ class Story:
         # The condition is in both: the view of queries alone knows the statement.
         rows = self._sql(
             "select chunk, rows from responses where statement_id in"
-            f" (select statement_id from queries where statement = '{READ}' and gateway = 'gateway-1')"
+            f" (select statement_id from queries where statement = '{READ}'"
+            " and gateway = 'gateway-1')"
         )
         text = "".join(str(row["rows"]) for row in rows)
         names = [line.split("|")[1].strip() for line in clear.splitlines() if line.count("|") == 5][

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 Probe = Callable[[], Awaitable[bool]]
 """Whether the process really serves. May raise OSError; must not wait for long."""
 
-Step = Callable[[], Awaitable[None]]
+Step = Callable[[], Coroutine[Any, Any, None]]
 """Work around a start. Raises StepFailed with one line that says what to do."""
 
 

@@ -41,11 +41,16 @@ async def _run(
     stack: Stack, say: Callable[[str], None], when_ready: Callable[[Stack], None]
 ) -> None:
     loop = asyncio.get_running_loop()
+
+    def publish() -> None:
+        try:
+            status.publish(stack, supervisor)
+        except OSError as error:
+            # A full disk is no reason to stop what still runs.
+            say(f"the status cannot be written: {error.strerror}")
+
     supervisor = Supervisor(
-        stack.children,
-        say,
-        changed=lambda: status.publish(stack, supervisor),
-        working_directory=stack.state.root,
+        stack.children, say, changed=publish, working_directory=stack.state.root
     )
 
     def stop(number: signal.Signals) -> None:
@@ -54,7 +59,7 @@ async def _run(
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
-    status.publish(stack, supervisor)
+    publish()
 
     async def announce() -> None:
         await supervisor.ready.wait()

@@ -11,10 +11,10 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from infra.devstack.backoff import Backoff
 from infra.devstack.child import Child, StepFailed
@@ -142,7 +142,8 @@ class Supervisor:
         try:
             await asyncio.wait({exited, stopping, probing}, return_when=asyncio.FIRST_COMPLETED)
             if probing.done() and not exited.done():
-                failed_step = str(probing.exception() or "")
+                broken = probing.exception()
+                failed_step = str(broken) or type(broken).__name__
         finally:
             probing.cancel()
             stopping.cancel()
@@ -222,9 +223,9 @@ class Supervisor:
                 kill_group(identity)
             await exited
 
-    async def _unless_stopping(self, work: object) -> bool:
+    async def _unless_stopping(self, work: Coroutine[Any, Any, object]) -> bool:
         """Await `work`, unless the stack stops first; then cancel it and return False."""
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        task = asyncio.create_task(work)
         stopping = asyncio.create_task(self.stop.wait())
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
