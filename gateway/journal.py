@@ -336,6 +336,9 @@ class Journal:
         consumer = AIOKafkaConsumer(
             **self._options,
             enable_auto_commit=False,
+            # Assigning begins a reset in the background that may overtake the seek below; then
+            # it must err towards reading too much.
+            auto_offset_reset="earliest",
             max_partition_fetch_bytes=topics.MAX_RECORD_BYTES,
         )
         await consumer.start()
