@@ -50,20 +50,12 @@ async def in_topics(
     from aiokafka import AIOKafkaConsumer
 
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap_servers, group_id=None, auto_offset_reset="earliest"
+        *topics, bootstrap_servers=bootstrap_servers, group_id=None, auto_offset_reset="earliest"
     )
     await consumer.start()
     places, read, found = 0, 0, []
     try:
-        from aiokafka import TopicPartition
-
-        partitions = [
-            TopicPartition(topic, partition)
-            for topic in topics
-            for partition in consumer.partitions_for_topic(topic) or ()
-        ]
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
+        ends = await consumer.end_offsets(list(consumer.assignment()))
         while any([await consumer.position(p) < end for p, end in ends.items()]):
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 for record in batch:

@@ -203,7 +203,8 @@ class Story:
         )
         rows = self._sql(
             "select started_at, actor, arrayStringConcat(groups, ' ') as groups, gateway,"
-            " statement, decision, policies, outcome, error_code, rows from queries order by started_at"
+            " statement, decision, policies, outcome, error_code, rows"
+            " from queries order by started_at"
         )
         reads = [row for row in rows if row["statement"] == READ]
         self._claim(
