@@ -50,3 +50,6 @@ lock:
 
 clean:
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+docs: install
+	@$(BIN)/python docs/build.py
