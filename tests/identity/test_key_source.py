@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from jwt.algorithms import ECAlgorithm
 
 from gateway.identity.fetch import Fetcher, FetchError
 from gateway.identity.oidc import OidcAuthenticator
@@ -54,6 +55,35 @@ async def test_keys_are_fetched_again_when_they_are_old(
         gate.clocks.advance(seconds)
         await gate.authenticator.authenticate(hostile.token())
         assert hostile.fetches() == fetches
+
+
+async def test_a_refresh_shorter_than_a_fetch_takes_one_fetch_per_sign_in(
+    hostile: HostileIssuer, make_gate: MakeGate
+) -> None:
+    gate = make_gate(hostile.settings(jwks_refresh_s=0.0001))
+    gate.authenticator._source._monotonic = time.monotonic
+    await gate.authenticator.authenticate(hostile.token())
+    assert hostile.fetches() == 1
+
+
+async def test_the_age_of_keys_counts_from_when_they_were_asked_for(
+    hostile: HostileIssuer, make_gate: MakeGate
+) -> None:
+    gate = make_gate(hostile.settings(jwks_refresh_s=10))
+    document = hostile.pages["/jwks"]
+
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        gate.clocks.advance(9)
+        hostile.pages["/jwks"] = document
+        body = json.dumps(document).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+
+    hostile.pages["/jwks"] = slow
+    await gate.authenticator.authenticate(hostile.token())
+    gate.clocks.advance(1)
+    await gate.authenticator.authenticate(hostile.token())
+    assert hostile.fetches() == 2
 
 
 async def test_a_withdrawn_key_is_refused_from_the_next_fetch_on(
@@ -335,7 +365,8 @@ async def test_an_issuer_with_a_certificate_of_another_ca_is_not_believed(
 
 
 async def test_unusable_keys_are_left_out(hostile: HostileIssuer, make_gate: MakeGate) -> None:
-    private = jwk(OTHER_EC, "private") | {"d": b64(b"d" * 32)}
+    private = json.loads(ECAlgorithm.to_jwk(OTHER_EC)) | {"kid": "private", "key_ops": ["verify"]}
+    assert "d" in private
     hostile.publish(
         jwk(EC, "ec"),
         private,

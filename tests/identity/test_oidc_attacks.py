@@ -171,6 +171,10 @@ def token_in_a_token(it: HostileIssuer) -> str:
     return jwt.api_jws.encode(it.token().encode(), EC, "ES256", headers={"kid": "ec", "cty": "JWT"})
 
 
+def content_type_of_a_token(it: HostileIssuer) -> str:
+    return it.token(header={"kid": "ec", "cty": "JWT"})
+
+
 def signed_text_that_is_no_object(it: HostileIssuer) -> str:
     return jwt.api_jws.encode(b'["iss"]', EC, "ES256", headers={"kid": "ec"})
 
@@ -258,6 +262,7 @@ FORGERIES: list[tuple[Forge, Reason, str]] = [
     (critical_extension, Reason.MALFORMED, "28P01"),
     (unencoded_payload, Reason.MALFORMED, "28P01"),
     (token_in_a_token, Reason.MALFORMED, "28P01"),
+    (content_type_of_a_token, Reason.MALFORMED, "28P01"),
     (signed_text_that_is_no_object, Reason.MALFORMED, "28P01"),
     (nesting_without_end, Reason.MALFORMED, "28P01"),
     (nested_claims_without_end, Reason.MALFORMED, "28P01"),

@@ -544,6 +544,12 @@ def test_bodies_that_are_no_form(http: httpx.Client, body: bytes) -> None:
     assert http.post("/token", content=body, headers=form).status_code == 400
 
 
+def test_a_body_is_bounded(issuer: IssuerProcess) -> None:
+    assert issuer.token("bob", padding="x" * 60_000)
+    with pytest.raises(httpx.HTTPStatusError, match="400"):
+        issuer.token("bob", padding="x" * 66_000)
+
+
 def test_no_secret_is_in_the_output_or_the_arguments(issuer: IssuerProcess) -> None:
     """Last in the file: every flow above has run through this process."""
     with issuer.client() as http:

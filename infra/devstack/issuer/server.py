@@ -208,11 +208,8 @@ class _Pkce(CodeChallenge):
     SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
 
     def validate_code_challenge(self, grant: Any, redirect_uri: str) -> None:
-        data = grant.request.payload.data
-        if not data.get("code_challenge"):
-            raise InvalidRequestError("Missing 'code_challenge'")
-        if data.get("code_challenge_method") != "S256":
-            # Left out it means `plain`, which protects nothing.
+        # Left out it means `plain`, which protects nothing; with it, Authlib wants a challenge.
+        if grant.request.payload.data.get("code_challenge_method") != "S256":
             raise InvalidRequestError("'code_challenge_method' must be S256")
         super().validate_code_challenge(grant, redirect_uri)
 
