@@ -14,6 +14,7 @@ import hmac
 import ipaddress
 import json
 import re
+import secrets
 import time
 import uuid
 import zlib
@@ -32,7 +33,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from schemas.settings import ClickHouseSink
-from sinks import guard, migrate
+from sinks import guard, migrate, native
 from sinks.store import data_path, write_grants
 
 log = structlog.get_logger(__name__)
@@ -47,12 +48,13 @@ _MAX_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 _AUTHENTICATION_FAILED: Final = 516
 _TOO_MANY_QUERIES: Final = 202
 _BAD_ARGUMENTS: Final = 36
+_NOT_IMPLEMENTED: Final = 48
 _STATUS: Final = {
     _AUTHENTICATION_FAILED: 401,
     guard.ACCESS_DENIED: 403,
     guard.READONLY: 403,
-    36: 400, 42: 400, 43: 400, 46: 404, 47: 404, 53: 400, 60: 404, 62: 400, 63: 400, 73: 400,
-    81: 404, 115: 404, 159: 408, 202: 503, 396: 413, 456: 400, 457: 400,
+    36: 400, 42: 400, 43: 400, 46: 404, 47: 404, 48: 501, 53: 400, 60: 404, 62: 400, 63: 400,
+    73: 400, 81: 404, 115: 404, 159: 408, 202: 503, 396: 413, 456: 400, 457: 400,
 }  # fmt: skip
 _NAMES: Final = {
     _AUTHENTICATION_FAILED: "AUTHENTICATION_FAILED",
@@ -60,6 +62,7 @@ _NAMES: Final = {
     guard.READONLY: "READONLY",
     _TOO_MANY_QUERIES: "TOO_MANY_SIMULTANEOUS_QUERIES",
     _BAD_ARGUMENTS: "BAD_ARGUMENTS",
+    _NOT_IMPLEMENTED: "NOT_IMPLEMENTED",
 }
 
 # The engine gives a stream block by block, each encoded on its own: right where a result is the
@@ -111,10 +114,6 @@ class QueryError(Exception):
         self.code = code
 
 
-class _BrokenOff(Exception):
-    """Ends a response whose body is not complete, so that the client sees it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Query:
     """What a client asks for."""
@@ -125,6 +124,8 @@ class Query:
     parameters: Mapping[str, str]
     settings: Mapping[str, str]
     query_id: str
+    revision: int = 0
+    """Protocol revision of the client, which decides what the Native format looks like."""
 
 
 class Reader:
@@ -182,6 +183,12 @@ class Reader:
             sql = f"{sql}\n{body}" if sql and body else sql or body
         if len(sql) > _MAX_QUERY_BYTES:
             raise QueryError(_BAD_ARGUMENTS, "The query is too large")
+        if parameters.get("compress") == "1" or parameters.get("decompress") == "1":
+            raise QueryError(
+                _NOT_IMPLEMENTED,
+                "Blocks are not compressed here: use gzip or zstd (enable_http_compression=1)",
+            )
+        revision = parameters.get("client_protocol_version", "")[:9]
         chosen = parameters.get("default_format") or request.headers.get("x-clickhouse-format")
         if chosen is not None and not _FORMAT_NAME.fullmatch(chosen):
             raise QueryError(_BAD_ARGUMENTS, "Not the name of a format")
@@ -202,6 +209,7 @@ class Reader:
                 if _CHOSEN.fullmatch(name) or name == "max_execution_time"
             },
             query_id=parameters.get("query_id") or str(uuid.uuid4()),
+            revision=int(revision) if revision.isascii() and revision.isdigit() else 0,
         )
 
     async def _answer(self, query: Query, encoding: str | None) -> Response:
@@ -210,10 +218,12 @@ class Reader:
         self._waiting += 1
         try:
             started = time.monotonic()
+            tag = secrets.token_hex(8)
             execution = await self._in_thread(lambda: _Execution(self, query))
             headers = {
                 "X-ClickHouse-Query-Id": _header(query.query_id),
                 "X-ClickHouse-Format": execution.format,
+                "X-ClickHouse-Exception-Tag": tag,
                 "X-ClickHouse-Server-Display-Name": "gatebook",
                 "X-ClickHouse-Timezone": _header(query.settings.get("session_timezone", "UTC")),
                 "X-ClickHouse-Summary": json.dumps(
@@ -224,14 +234,16 @@ class Reader:
             if encoding is not None:
                 headers["Content-Encoding"] = encoding
             return StreamingResponse(
-                self._chunks(execution, compress),
+                self._chunks(execution, compress, tag),
                 headers=headers,
                 media_type=_CONTENT_TYPES.get(execution.format, "text/plain; charset=UTF-8"),
             )
         finally:
             self._waiting -= 1
 
-    async def _chunks(self, execution: _Execution, compress: _Compressor) -> AsyncIterator[bytes]:
+    async def _chunks(
+        self, execution: _Execution, compress: _Compressor, tag: str
+    ) -> AsyncIterator[bytes]:
         try:
             while (chunk := await self._in_thread(execution.next)) is not None:
                 if packed := compress.add(chunk):
@@ -239,16 +251,21 @@ class Reader:
             if packed := compress.end():
                 yield packed
         except QueryError as error:
-            # The status is long sent: a server writes the error into the body and breaks off.
-            yield compress.add(f"\n{_message(error)}\n".encode()) + compress.end()
-            raise _BrokenOff from None
+            # The status is long sent. A server says it in the body, between marks that only the
+            # response's head could announce, so that no data can be taken for them.
+            text = f"{_message(error)}\n".encode()
+            yield compress.add(
+                b"\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n"
+                % (tag.encode(), text, len(text), tag.encode())
+            )
+            yield compress.end()
         finally:
             await self._in_thread(execution.close)
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except chdb.ChdbError as error:
+        except RuntimeError as error:  # the engine's ChdbError is one, under more than one name
             raise _translated(str(error)) from None
 
     def handle(self, query: Query) -> Any:
@@ -290,6 +307,7 @@ class _Execution:
         self._connection = reader.handle(query)
         self._stream: Any = None
         self._first: bytes | None = None
+        self._revision = query.revision
         try:
             sql = self._formatted(query.sql)
             stated = _FORMAT.search(sql)
@@ -303,6 +321,8 @@ class _Execution:
                 self._stream = self._connection.send_query(sql, self.format, params=parameters)
                 # The first block shows most errors, while there is still a status to send.
                 self._first = self._fetch()
+                if self._first is None and self.format == "Native":
+                    self._first = self._head(sql, parameters)
             else:
                 result = self._connection.query(sql, self.format, params=parameters)
                 self._first = result.bytes()
@@ -321,6 +341,20 @@ class _Execution:
             raise QueryError(error.code, str(error)) from None
         return formatted
 
+    def _head(self, sql: str, parameters: dict[str, str]) -> bytes | None:
+        """The block without rows by which a server names the columns of an empty result."""
+        if not sql.startswith(("SELECT", "WITH")):
+            return None
+        description = self._connection.query(
+            f"DESCRIBE ({_FORMAT.sub('', sql)})", "JSONCompact", params=parameters
+        ).bytes()
+        columns = [(name, kind) for name, kind, *_ in json.loads(description)["data"]]
+        block = bytearray(_varint(len(columns)) + _varint(0))
+        for text in (text for column in columns for text in column):
+            encoded = text.encode()
+            block += _varint(len(encoded)) + encoded
+        return bytes(block)
+
     def _fetch(self) -> bytes | None:
         for chunk in self._stream:
             data: bytes = chunk.bytes()
@@ -330,10 +364,18 @@ class _Execution:
 
     def next(self) -> bytes | None:
         """The next bytes of the result; None at its end."""
-        first, self._first = self._first, None
-        if first is not None:
-            return first
-        return self._fetch() if self._stream is not None else None
+        data, self._first = self._first, None
+        if data is None and self._stream is not None:
+            data = self._fetch()
+        return data if data is None else self._framed(data)
+
+    def _framed(self, data: bytes) -> bytes:
+        if not self._revision or self.format != "Native":
+            return data
+        try:
+            return native.framed(data, self._revision)
+        except native.UnsupportedType as error:
+            raise QueryError(_NOT_IMPLEMENTED, str(error)) from None
 
     def close(self) -> None:
         if self._stream is not None:
@@ -483,6 +525,15 @@ def _failure(error: QueryError) -> Response:
     return PlainTextResponse(
         _message(error) + "\n", status_code=_STATUS.get(error.code, 500), headers=headers
     )
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def _escaped(text: str) -> str:

@@ -200,13 +200,14 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
                 DEAD_LETTERS,
                 record.value,
                 key=f"{self._topic}/{batch.partition}/{item.offset}".encode(),
+                timestamp_ms=record.timestamp,
                 headers=[
-                    ("error", item.reason.encode()),
-                    ("stage", b"clickhouse"),
-                    ("source_topic", self._topic.encode()),
-                    ("source_partition", str(batch.partition).encode()),
-                    ("source_offset", str(item.offset).encode()),
-                    ("source_key", record.key or b""),
+                    ("gatebook-stage", b"clickhouse"),
+                    ("gatebook-error", b"CodecError"),
+                    ("gatebook-reason", item.reason.encode()),
+                    ("gatebook-topic", self._topic.encode()),
+                    ("gatebook-partition", str(batch.partition).encode()),
+                    ("gatebook-offset", str(item.offset).encode()),
                 ],
             )
             self._metrics.buried()
