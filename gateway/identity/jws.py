@@ -15,7 +15,7 @@ from gateway.identity.keys import Key
 from gateway.identity.principal import Reason, Refused
 
 TOKEN_MAX_BYTES = 64 * 1024
-_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _TYPES = frozenset({"jwt", "at+jwt"})
 
 

@@ -18,7 +18,7 @@ DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 # RFC 8252 section 7.3: a native program listens on a port it cannot choose beforehand, so the
 # port is free and everything else is exact. `localhost` is left out: it may be resolved to
 # someone else's address (section 8.3).
-_LOOPBACK_CALLBACK = re.compile(r"http://127\.0\.0\.1:([1-9][0-9]{0,4})/callback", re.ASCII)
+_LOOPBACK_CALLBACK = re.compile(r"http://127\.0\.0\.1:([1-9][0-9]{0,4})/callback")
 
 
 @dataclass(frozen=True, slots=True)
