@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from schemas.codec import CURRENT, Archive, CodecError, unframe
+from schemas.codec import CURRENT, Archive, CodecError, frame, unframe
 from schemas.events import Context, Masked
 
 MASKED_FIELDS: Final = tuple(name for name in Masked.__struct_fields__ if name != "context")
@@ -126,7 +126,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._archive = Archive()
-        self._current = CURRENT[Masked].sha256
+        self._current = frame(CURRENT[Masked].sha256, b"")
         self._contexts: OrderedDict[bytes, tuple[bytes, Context]] = OrderedDict()
 
     def decode(self, records: Iterable[tuple[int, bytes | None]]) -> tuple[Rows, list[Poison]]:
@@ -147,7 +147,7 @@ class Decoder:
     def _record(self, value: bytes | None) -> tuple[Context, Values]:
         if value is None:
             raise CodecError("the record has no value")
-        if value[3:35] == self._current:
+        if value.startswith(self._current):
             known = self._contexts.get(value[35:51])
             if known is not None and value.startswith(known[0], 35):
                 values = read_rest(value, 35 + len(known[0]))
