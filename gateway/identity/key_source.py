@@ -15,6 +15,9 @@ from schemas.settings import Oidc
 WAIT_S = 2.0
 """How long one sign-in waits for the issuer before it makes do with what is known."""
 
+_BRIEF_WAIT_S = 0.2
+"""The same after a failed fetch: enough for an issuer that is back, little for one that hangs."""
+
 _INTERVAL_S = 1.0
 """Least time between two fetches: key ids in tokens are chosen by whoever presents them."""
 
@@ -68,7 +71,8 @@ class KeySource:
         the settings allow; None when there are none.
         """
         asked_at = self._monotonic()
-        deadline = asked_at + WAIT_S
+        makes_do = since is None and self._failing and self._usable() is not None
+        wait_s = _BRIEF_WAIT_S if makes_do else WAIT_S
         while not self._serves(since, asked_at):
             now = self._monotonic()
             if self._task is None:
@@ -77,15 +81,14 @@ class KeySource:
                 self._started_at = max(now, self._started_at + self._interval_s)
                 self._task = asyncio.create_task(self._refresh(self._started_at - now))
             # Whoever comes to a fetch that hangs already does not wait for it anew.
-            remaining = min(deadline, self._started_at + WAIT_S) - now
+            remaining = min(asked_at, self._started_at) + wait_s - now
             if remaining <= 0:
                 break
             # The fetch is everyone's: one waiter that gives up must not cancel it.
             done, _ = await asyncio.wait({self._task}, timeout=remaining)
             if not done or self._failing:
                 break
-        usable = self._monotonic() - self._fetched_at <= self._max_age_s
-        return self._keys if usable else None
+        return self._usable()
 
     async def aclose(self) -> None:
         """Stop fetching and close the connections."""
@@ -93,6 +96,10 @@ class KeySource:
             self._task.cancel()
             await asyncio.wait({self._task})
         await self._fetcher.aclose()
+
+    def _usable(self) -> KeySet | None:
+        is_usable = self._monotonic() - self._fetched_at <= self._max_age_s
+        return self._keys if is_usable else None
 
     def _serves(self, since: float | None, asked_at: float) -> bool:
         if since is not None:

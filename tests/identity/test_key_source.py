@@ -37,6 +37,13 @@ async def refused(gate: Gate, token: str) -> Reason:
     return caught.value.reason
 
 
+async def fetched(gate: Gate) -> None:
+    """Wait for the fetch that is under way, if one is."""
+    task = gate.authenticator._source._task
+    if task is not None:
+        await asyncio.wait({task})
+
+
 async def test_keys_are_fetched_once_for_many_sessions(
     hostile: HostileIssuer, make_gate: MakeGate
 ) -> None:
@@ -233,6 +240,13 @@ async def test_an_issuer_that_hangs_delays_a_sign_in_by_a_bound(
     started = time.monotonic()
     await gate.authenticator.authenticate(token)
     assert time.monotonic() - started < 0.5
+    # Nor does anyone wait long for the fetches after it.
+    await fetched(gate)
+    assert gate.count("jwks_fetches", FetchError.TIMEOUT) == 1
+    gate.clocks.advance(3)
+    started = time.monotonic()
+    await gate.authenticator.authenticate(token)
+    assert 0.1 < time.monotonic() - started < 1
 
 
 async def test_giving_up_on_a_sign_in_does_not_cancel_the_fetch_of_others(
@@ -345,14 +359,14 @@ async def test_a_broken_issuer_is_as_good_as_away(
     hostile.pages[path] = page if is_written_by_test else page(hostile)
     gate.clocks.advance(10)
     assert (await gate.authenticator.authenticate(token)).name == "bob"
-    if error == FetchError.TIMEOUT:
-        await asyncio.wait({gate.authenticator._source._task})  # type: ignore[arg-type]
+    await fetched(gate)
     assert gate.count("jwks_fetches", error) == 1
     assert "/mine" not in hostile.requests
     # It works again by itself.
     hostile.pages[path] = good
     gate.clocks.advance(10)
     await gate.authenticator.authenticate(token)
+    await fetched(gate)
     assert gate.count("jwks_fetches", "ok") == 2
 
 
