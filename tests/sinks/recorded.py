@@ -45,12 +45,12 @@ class Stream:
     at: int = NOON
     seq: int = 0
 
-    def event(self, kind: str, who: Context, **fields: Any) -> Masked:
+    def event(self, event_type: str, who: Context, /, **fields: Any) -> Masked:
         at = fields.pop("at", None)
         made = Masked(
             context=who,
             event_id=fields.pop("event_id", None) or os.urandom(16),
-            event_type=kind,
+            event_type=event_type,
             at=self.at if at is None else at,
             monotonic_ns=self.at * 1000,
             stream=self.name,

@@ -55,7 +55,7 @@ def masked(draw: st.DrawFn) -> Masked:
         byte_count=draw(count),
         duration_us=draw(count),
         chunk=draw(st.integers(0, (1 << 31) - 1)),
-        **{
+        **{  # type: ignore[arg-type]
             name: draw(texts if name in ("kinds", "relations", "policies", "masks") else text)
             for name in (
                 "action", "kind", "kinds", "relations", "decision", "policies", "policy_digest",

@@ -1,0 +1,62 @@
+"""The embedded engine for one test, and rows written into it as the sink writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.events import Masked
+from schemas.settings import ClickHouseSink
+from sinks.rows import Decoder, table
+from sinks.store import Store
+from tests.sinks.recorded import records
+
+TOKEN = "the reading token"
+TOPIC = "gatebook.masked"
+TOPIC_ID = bytes(range(16))
+
+Write = Callable[..., None]
+Ask = Callable[[str], list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> ClickHouseSink:
+    """Settings of a sink with a folder of its own."""
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    return ClickHouseSink.model_validate(
+        {"path": tmp_path / "ch", "http_port": 0, "http_token": {"file": token}}
+    )
+
+
+@pytest.fixture
+def store(chosen: ClickHouseSink) -> Iterator[Store]:
+    """The history, empty."""
+    made = Store.open(chosen)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def write(store: Store) -> Write:
+    """Insert events as the records of one partition."""
+
+    def insert(
+        events: Sequence[Masked], first: int = 0, partition: int = 0, token: str | None = None
+    ) -> None:
+        made = records(list(events), first)
+        rows, poison = Decoder().decode((record.offset, record.value) for record in made)
+        assert poison == []
+        name = token or f"{partition}:{first}-{first + len(made) - 1}"
+        store.insert(table(rows, TOPIC, TOPIC_ID, partition), name)
+
+    return insert
+
+
+@pytest.fixture
+def ask(store: Store) -> Ask:
+    """Rows of a query."""
+    return lambda sql: list(store._client.query(sql).result_rows)
