@@ -36,7 +36,7 @@ class Ids:
             self._pool = os.urandom(4000)
             self._at = 0
         self._at += 10
-        return uuid7(time.time_ns() // 1_000_000, self._pool[self._at - 10 : self._at]).bytes
+        return uuid7(time.time_ns() // 1_000_000, self._pool[self._at - 10 : self._at])
 
 
 class Node:

@@ -7,12 +7,21 @@ from uuid import UUID, uuid5
 _DERIVED = UUID("6f0c1c1e-7d0b-5b0e-9d55-7a1f3a6c9e10")
 
 
-def uuid7(unix_ms: int, random_bytes: bytes) -> UUID:
+_VERSION_7 = [bytes((0x70 | high & 0x0F,)) for high in range(256)]
+_VARIANT = [bytes((0x80 | high & 0x3F,)) for high in range(256)]
+
+
+def uuid7(unix_ms: int, random_bytes: bytes) -> bytes:
     """A UUIDv7 (RFC 9562, section 5.7) from a clock in milliseconds and ten random bytes."""
-    value = (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(random_bytes[:10], "big")
-    value = value & ~(0xF000 << 64) | 0x7000 << 64
-    value = value & ~(0xC000 << 48) | 0x8000 << 48
-    return UUID(int=value)
+    return b"".join(
+        (
+            (unix_ms & 0xFFFF_FFFF_FFFF).to_bytes(6, "big"),
+            _VERSION_7[random_bytes[0]],
+            random_bytes[1:2],
+            _VARIANT[random_bytes[2]],
+            random_bytes[3:10],
+        )
+    )
 
 
 def derived(event_id: UUID, stage: str) -> UUID:

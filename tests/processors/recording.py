@@ -47,7 +47,7 @@ from schemas.sealing import Recipients, Sealer
 
 
 def new_id() -> bytes:
-    return uuid7(time.time_ns() // 1_000_000, os.urandom(10)).bytes
+    return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
 
 
 def private_pem(private: X25519PrivateKey) -> bytes:
