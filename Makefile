@@ -21,7 +21,7 @@ demo: install
 	@$(BIN)/gatebook demo
 
 test: install
-	@$(BIN)/python -m pytest -m "not containers and not keycloak"
+	@$(BIN)/python -m pytest
 
 # A real Keycloak (177 MB, fetched once; 35 s the first time, 15 s afterwards).
 test-keycloak: install
