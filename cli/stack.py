@@ -72,10 +72,9 @@ def up(
     """Start everything: Kafka, PostgreSQL, issuer, gateways, processors, sinks."""
     from infra.devstack.control import start_detached
     from infra.devstack.plan import Options
-    from infra.devstack.ports import NoPort
     from infra.devstack.run import run
     from infra.devstack.stack import Unusable, valid_bootstrap
-    from infra.devstack.state import AlreadyRunning
+    from infra.devstack.state import AlreadyRunning, BadStateDir
     from infra.devstack.supervisor import StartFailed
 
     if sys.platform != "linux":
@@ -99,7 +98,7 @@ def up(
             _show_running(state_dir)
         else:
             run(state, options, _say, lambda _: _show_running(state_dir))
-    except (AlreadyRunning, Unusable, StartFailed, NoPort) as error:
+    except (AlreadyRunning, BadStateDir, Unusable, StartFailed) as error:
         raise Problem(str(error)) from None
 
 

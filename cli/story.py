@@ -22,7 +22,7 @@ from infra.devstack import shop, status
 from infra.devstack.control import start_detached, stop
 from infra.devstack.plan import Options
 from infra.devstack.postgres import remove_data
-from infra.devstack.state import AlreadyRunning, StateDir
+from infra.devstack.state import BadStateDir, StateDir
 from infra.devstack.supervisor import StartFailed
 from infra.kafka.jars import cache_root
 from schemas.topics import TOPICS
@@ -75,7 +75,7 @@ def _stack(keep: bool, console: Console) -> Iterator[tuple[StateDir, dict[str, A
                 lambda line: console.print(f"  {line}", style="dim"),
                 die_with_parent=not keep,
             )
-        except (AlreadyRunning, StartFailed) as error:
+        except (BadStateDir, StartFailed) as error:
             raise Problem(str(error)) from None
         document = status.read(state)
         if document is None:

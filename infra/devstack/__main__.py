@@ -16,10 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.devstack.options import from_json
-from infra.devstack.ports import NoPort
 from infra.devstack.run import run
 from infra.devstack.stack import Unusable
-from infra.devstack.state import AlreadyRunning, StateDir
+from infra.devstack.state import AlreadyRunning, BadStateDir, StateDir
 from infra.devstack.supervisor import StartFailed
 
 
@@ -62,7 +61,7 @@ def main() -> int:
 
     try:
         run(StateDir.at(arguments.state_dir), options, say, ready)
-    except (AlreadyRunning, Unusable, StartFailed, NoPort) as error:
+    except (AlreadyRunning, BadStateDir, Unusable, StartFailed) as error:
         print(error, flush=True)
         progress.tell(failed=str(error))
         return 1

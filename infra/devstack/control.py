@@ -15,7 +15,7 @@ from infra.devstack.plan import Options
 from infra.devstack.processes import ProcessId, send, wait_gone
 from infra.devstack.state import Lock, StateDir, kill_leftovers, supervisor_of
 from infra.devstack.status import withdraw
-from infra.devstack.supervisor import LAUNCH, StartFailed
+from infra.devstack.supervisor import LAUNCH, StartFailed, tail
 
 STOP_TIMEOUT_S = 60.0
 """Longer than every child's own deadline on the longest chain of dependencies."""
@@ -29,7 +29,8 @@ def start_detached(
 ) -> None:
     """Start a supervisor that outlives this process and wait until its stack is ready.
 
-    `die_with_parent` ends it when the calling thread does, for tests. Raises StartFailed.
+    `die_with_parent` ends it when the calling thread does, for tests. Raises BadStateDir or
+    StartFailed.
     """
     state.create()
     reading, writing = os.pipe()
@@ -62,7 +63,7 @@ def start_detached(
         else:
             return
     process.wait()
-    raise StartFailed(f"the supervisor ended without a word; see {state.logs / 'supervisor.log'}")
+    raise StartFailed(f"the supervisor ended without a word\n{tail(state.logs / 'supervisor.log')}")
 
 
 def _send_input(process: subprocess.Popen[bytes], text: str) -> None:

@@ -21,7 +21,8 @@ def run(
 ) -> None:
     """Prepare, start, keep running until SIGTERM, SIGINT or SIGHUP, stop.
 
-    Raises AlreadyRunning, Unusable or StartFailed; nothing is left running in any case.
+    Raises BadStateDir, AlreadyRunning, Unusable or StartFailed. Nothing is left running in
+    any case.
     """
     state.create()
     lock = Lock(state)

@@ -17,9 +17,9 @@ import yaml
 from infra.devstack import configuration, postgres
 from infra.devstack.certificates import ensure_recipient, ensure_server_certificate, write_private
 from infra.devstack.child import Child, StepFailed
-from infra.devstack.conninfo import Conninfo, parse
+from infra.devstack.conninfo import BadConninfo, Conninfo, parse
 from infra.devstack.plan import GatewayPorts, Options, Plan, remember, remembered_ports
-from infra.devstack.ports import Ports
+from infra.devstack.ports import NoPort, Ports
 from infra.devstack.probes import http_ready, kafka_answers
 from infra.devstack.state import StateDir, read_json
 from infra.kafka import admin, jars, java, server
@@ -48,12 +48,16 @@ def prepare(state: StateDir, options: Options, ports: Ports, say: Callable[[str]
     try:
         return _prepare(state, options, ports, say)
     except (
+        BadConninfo,
+        NoPort,
         configuration.BadOverlay,
         java.NoJava,
         postgres.PostgresUnusable,
         settings.SettingsError,
     ) as error:
         raise Unusable(str(error)) from error
+    except OSError as error:
+        raise Unusable(f"{error.filename or state.root}: {error.strerror}") from error
 
 
 def _prepare(state: StateDir, options: Options, ports: Ports, say: Callable[[str], None]) -> Stack:

@@ -19,6 +19,10 @@ class AlreadyRunning(Exception):
     """Another supervisor holds the state folder."""
 
 
+class BadStateDir(Exception):
+    """A state folder that cannot be made or written."""
+
+
 @dataclass(frozen=True, slots=True)
 class StateDir:
     """Paths of one state folder (docs/running.md)."""
@@ -107,12 +111,17 @@ class StateDir:
         return self.secrets / "clickhouse-token"
 
     def create(self) -> None:
-        """Make the folders, private to their owner."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        # It holds keys, passwords and a database: nobody else's business, whatever the umask.
-        self.root.chmod(0o700)
-        for folder in (self.tls, self.keys, self.secrets, self.logs, self.run, self.sessions):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        """Make the folders, private to their owner. Raises BadStateDir."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            # It holds keys, passwords and a database: nobody else's business, whatever the umask.
+            self.root.chmod(0o700)
+            for folder in (
+                self.tls, self.keys, self.secrets, self.logs, self.run, self.sessions
+            ):  # fmt: skip
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise BadStateDir(f"cannot use {self.root}: {error.strerror}") from error
 
 
 class Lock:

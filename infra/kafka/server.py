@@ -97,9 +97,11 @@ def properties(cluster: Cluster, node: Node) -> dict[str, str]:
         "group.min.session.timeout.ms": "1000",
         "num.network.threads": "2",
         "num.io.threads": "4",
-        # A killed broker is missed after this long; the default of 9 s is a stall of 13 s.
-        "broker.session.timeout.ms": "5000",
-        "broker.heartbeat.interval.ms": "500",
+        # After this long a killed broker is missed: until then its partitions have no leader, and
+        # a lone broker that is started again may not take them back. The default of 9 s makes
+        # that a stall of 13 s.
+        "broker.session.timeout.ms": "5000" if size >= 3 else "2000",
+        "broker.heartbeat.interval.ms": "500" if size >= 3 else "300",
     }
 
 
