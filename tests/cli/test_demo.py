@@ -1,0 +1,29 @@
+"""The demo: every claim it prints is checked by itself, so that its exit code is the test."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+
+def test_every_claim_of_the_demo_holds_and_nothing_is_left(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("gatebook")), "demo"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    held = re.search(r"(\d+) of (\d+) claims hold", done.stdout)
+    assert held is not None
+    assert held[1] == held[2]
+    assert int(held[1]) == done.stdout.count("✓") >= 18
+    assert list(tmp_path.iterdir()) == []
