@@ -1,4 +1,8 @@
-"""Reading a compacted topic of one partition up to its present end, whenever that is asked for."""
+"""Reading a compacted topic of one partition up to its present end, whenever that is asked for.
+
+In between nothing is fetched: a question for the topic's end would wait behind a fetch that waits
+for records.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +41,7 @@ class CompactedTopic:
         if await self._consumer._client._wait_on_metadata(topic) != {0}:
             raise WrongTopic(f"topic {topic} must have exactly one partition")
         self._consumer.assign([self._partition])
+        self._consumer.pause(self._partition)
         self.seek(0)
         return await self.end()
 
@@ -56,6 +61,7 @@ class CompactedTopic:
     async def catch_up(self) -> None:
         """Apply everything that is in the topic now. Waits for as long as Kafka needs."""
         end = await self.end()
+        self._consumer.resume(self._partition)
         while await self._consumer.position(self._partition) < end:
             batches = await self._consumer.getmany(timeout_ms=5_000)
             records = batches.get(self._partition)
@@ -63,3 +69,4 @@ class CompactedTopic:
                 self._apply(records)
             else:
                 log.warning("waiting for Kafka", topic=self._partition.topic)
+        self._consumer.pause(self._partition)

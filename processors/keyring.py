@@ -172,20 +172,22 @@ class Keyring:
         """Read what has been added to the topic."""
         await self._topic.catch_up()
 
-    async def find(self, key_id: bytes) -> None:
-        """Read until the key is known. Raises MissingKey when the topic does not hold it."""
-        await self._topic.catch_up()
-        if self._store.get(key_id) is None and not self._complete:
-            # The file may be of another topic of that name, which nothing showed so far.
+    async def verify(self) -> None:
+        """Read the whole topic once in a process's life: what is missing then is not there.
+
+        The file may be of an earlier topic of that name, which nothing showed so far.
+        """
+        if not self._complete:
             cluster = self._store.cluster
             self._forget()
             self._store.cluster = cluster
             await self._topic.catch_up()
-        if self._store.get(key_id) is None:
-            raise MissingKey(key_id)
+
+    def __contains__(self, key_id: bytes) -> bool:
+        return self._store.get(key_id) is not None
 
     def opener(self, key_id: bytes) -> Opener:
-        """Raises MissingKey (then `find` it), SealingError, CodecError."""
+        """Raises MissingKey, SealingError, CodecError."""
         opener = self._opened.get(key_id)
         if opener is None:
             value = self._store.get(key_id)

@@ -135,6 +135,9 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=100,
+            # A killed processor's share waits this long for another; brokers accept no less.
+            session_timeout_ms=6_000,
+            heartbeat_interval_ms=1_000,
         )
         self._producer = AIOKafkaProducer(
             **self._client,
@@ -148,6 +151,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
         self._generation = 0
         self._unready = "starting"
         self._partitions = 0
+        self._learned = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. Any error that is not a record's own ends the process."""
@@ -210,7 +214,8 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
             self._unready = "waiting for partitions"
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Note that there is work."""
+        """Note that there is work. Reading begins at the committed offsets again."""
+        self._generation += 1
         self._unready = ""
         self._metrics.lag.clear()
         log.info("assigned", partitions=sorted(partition.partition for partition in assigned))
@@ -218,13 +223,15 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _loop(self, stop: asyncio.Event) -> None:
         refreshed = time.monotonic()
         while not stop.is_set():
-            generation = self._generation
             # Outside the lock: a rebalance must not wait for records to arrive.
             batches = await self._consumer.getmany(
                 timeout_ms=200, max_records=self._settings.mask.batch_records
             )
+            # Not earlier: records that came after a rebalance within that call are ours, and
+            # would not come again.
+            generation = self._generation
             async with self._lock:
-                # What was fetched before a rebalance is someone else's now.
+                # What came before a rebalance is fetched again by whoever has it now.
                 if batches and generation == self._generation:
                     with self._metrics.batch.time():
                         await self._process(batches)
@@ -236,6 +243,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _process(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> None:
         outbox = Outbox(self._producer, self._partitions)
         turn = time.monotonic()
+        self._learned = False
         for records in batches.values():
             for record in records:
                 await self._handle(record, outbox)
@@ -264,10 +272,12 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 self._add(record, outbox)
             except MissingKey as missing:
-                await self._keyring.find(missing.key_id)
+                await self._learn()
+                if missing.key_id not in self._keyring:
+                    await self._keyring.verify()
                 self._add(record, outbox)
             except UnknownSchema:
-                await self._schemas.catch_up()
+                await self._learn()
                 self._add(record, outbox)
         except (CodecError, SealingError, MissingKey) as error:
             reason = type(error).__name__
@@ -280,6 +290,17 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
             )
             self._metrics.dead_letters.labels(reason).inc()
             await outbox.dead_letter(record, error)
+
+    async def _learn(self) -> None:
+        """Read new keys and schemas, once a batch.
+
+        They are written before the events that need them, and so before the batch was fetched: to
+        look again for the next event of it would let a flood of hopeless ones stop all others.
+        """
+        if not self._learned:
+            self._learned = True
+            await self._schemas.catch_up()
+            await self._keyring.catch_up()
 
     def _add(self, record: Any, outbox: Outbox) -> None:
         masked, context = self._masked(record.value)
