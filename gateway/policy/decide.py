@@ -84,8 +84,11 @@ class Policies:
         self, principal: Principal, target: str, application: str, request: Request
     ) -> Decision:
         """May this person run this statement there?"""
-        if request.refusal or request.kind == sql.UNPARSEABLE:
-            return Decision(Verdict.DENY, (), request.refusal or "the statement is not understood")
+        if request.kind == sql.UNPARSEABLE:
+            # A parser's message quotes what was typed, and a reason is recorded in clear.
+            return Decision(Verdict.DENY, (), "the statement is not understood")
+        if request.refusal:
+            return Decision(Verdict.DENY, (), request.refusal)
         if request.kind == sql.EMPTY:
             return Decision(Verdict.ALLOW, (), "an empty statement does nothing")
         context = {

@@ -23,12 +23,13 @@ _PREPARED: Final = re.compile(
     rf'\{{"stmt":\{{"(?:Prepare|Execute|Deallocate)Stmt":\{{"name":{_STRING}'
 )
 _WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_PASSWORD: Final = re.compile(r"password|secret|credential", re.IGNORECASE)
-_QUOTED: Final = re.compile(
-    r"\b[eE]'(?:[^'\\]|\\.|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*?(?:\$\1\$|$)", re.DOTALL
-)
+_PASSWORD: Final = re.compile(r"passw\w*|pwd|secret|credential|identified\s+by", re.IGNORECASE)
+_CONNECTION: Final = re.compile(r"(?:password|pwd)\s*=|://[^/\s:@]*:[^/\s@]*@", re.IGNORECASE)
+_QUOTE: Final = re.compile(r"['$]")
+_CONSTANTS: Final = frozenset({"SCONST", "USCONST", "BCONST", "XCONST"})
 
 REDACTED: Final = "'<redacted>'"
+_NEAR: Final = " at or near "
 UNPARSEABLE: Final = "unparseable"
 EMPTY: Final = "empty"
 
@@ -60,7 +61,43 @@ _CREDENTIALS: Final = frozenset(
         "alter_subscription",
     }
 )
-_OPAQUE: Final = frozenset({"do", "create_function", UNPARSEABLE})
+# They may change settings under which the target reads the next text. A function of the target's
+# own that sets them is its owner's.
+_SETTING: Final = frozenset(
+    {
+        "set",
+        "discard",
+        "do",
+        "call",
+        "execute",
+        "fetch",
+        "load",
+        "create_extension",
+        "alter_extension",
+    }
+)
+# They move data: a string in them is a value, unless it is itself a connection string.
+_DATA: Final = frozenset(
+    {
+        "copy_file",
+        "copy_from",
+        "copy_to",
+        "create_table_as",
+        "create_view",
+        "declare",
+        "delete",
+        "execute",
+        "explain",
+        "fetch",
+        "insert",
+        "merge",
+        "prepare",
+        "select",
+        "select_for_update",
+        "show",
+        "update",
+    }
+)
 _NO_KINDS: Final[frozenset[str]] = frozenset()
 
 
@@ -79,6 +116,7 @@ class Statement(msgspec.Struct, frozen=True):
     kinds: frozenset[str]
     relations: tuple[str, ...]
     prepared_name: str = ""
+    changes_settings: bool = False
     error: str = ""
     position: int = 0
     sqlstate: str = "42601"
@@ -120,17 +158,44 @@ def _relations(tree: str) -> tuple[str, ...]:
 
 def redact(text: str, kinds: frozenset[str]) -> str:
     """`text` with every string constant replaced where one of them may be a credential."""
-    if kinds & _CREDENTIALS or (kinds & _OPAQUE and _PASSWORD.search(text)):
-        return _QUOTED.sub(REDACTED, text)
+    if kinds & _CREDENTIALS or (not kinds <= _DATA and _PASSWORD.search(text)):
+        return _cut(text) if UNPARSEABLE in kinds else _without_constants(text, re.compile(""))
+    if _CONNECTION.search(text):
+        return _without_constants(text, _CONNECTION)
     return text
+
+
+def _without_constants(text: str, which: re.Pattern[str]) -> str:
+    """`text` without its string constants that match."""
+    try:
+        tokens = parser.scan(text)
+    except (parser.ParseError, ValueError, UnicodeError):
+        return _cut(text)
+    pieces, kept = [], 0
+    for token in tokens:
+        if token.name in _CONSTANTS and which.search(text[token.start : token.end + 1]):
+            pieces += [text[kept : token.start], REDACTED]
+            kept = token.end + 1
+    return "".join((*pieces, text[kept:]))
+
+
+def _cut(text: str) -> str:
+    """`text` up to where a credential may begin: the rest of it is no statement we understand."""
+    ends = [found.start() for found in _QUOTE.finditer(text)][:1]
+    ends += [found.end() for found in _PASSWORD.finditer(text)][:1]
+    return f"{text[: min(ends)]} {REDACTED}" if ends else text
 
 
 def unparseable(text: str, message: str, position: int = 0, sqlstate: str = "42601") -> Statement:
     """A statement that is refused for what it is, whoever asks."""
     kinds = frozenset({UNPARSEABLE})
+    recorded = redact(text, kinds)
+    if recorded != text:
+        # What the parser stumbled over may be the credential.
+        message = message.partition(_NEAR)[0]
     return Statement(
         text,
-        redact(text, kinds),
+        recorded,
         UNPARSEABLE,
         kinds,
         (),
@@ -156,6 +221,7 @@ def _single(text: str, tree: str) -> Statement:
         kinds,
         _relations(tree),
         prepared_name=_text(prepared.group(1)) if prepared else "",
+        changes_settings=bool(kinds & _SETTING) or '"sval":"set_config"' in tree,
     )
 
 

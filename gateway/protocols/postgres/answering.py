@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.machine import CatalogView, Command, Fact, Outcome, Record, Rows, Send, Side
-from gateway.policy.sql import Statement
 from gateway.protocols.postgres import pipeline, wire
 from gateway.protocols.postgres.pipeline import (
     Expect,
@@ -22,7 +21,10 @@ from gateway.protocols.postgres.requests import Language
 from gateway.protocols.postgres.wire import ProtocolViolation
 from schemas.events import NONE_ID
 
+# Notices are recorded with the statement's end, in one event, which must fit in one record.
 _NOTICES: Final = 100
+_NOTICE_BYTES: Final = 1024 * 1024
+_FURTHER: Final = {"S": "NOTICE", "C": "00000", "M": "further notices are not recorded"}
 _COLUMNS: Final = 1000
 _LENGTH: Final = struct.Struct(">I")
 _D, _d = ord("D"), ord("d")
@@ -33,7 +35,8 @@ class Answering:
 
     Each is attributed to the head of `expected`. Bytes for the client gather in `held`, what is
     to be recorded of them in `facts`; `release` makes them one Held in `inbox`, where it waits
-    for its receipt. `commands` and `waiting` are the session's.
+    for its receipt. `commands` and `waiting` are the session's; `boundary` learns that all up to
+    a Sync or Query is answered, and whether no transaction is open then.
     """
 
     def __init__(
@@ -43,25 +46,28 @@ class Answering:
         catalog: Callable[[], CatalogView],
         next_ticket: Callable[[], int],
         waiting: dict[int, Item | Held],
-        remember: Callable[[Statement], None],
+        boundary: Callable[[bool], None],
         chunk_bytes: int,
     ) -> None:
         self._language = language
         self._catalog = catalog
         self._next_ticket = next_ticket
         self._waiting = waiting
-        self._remember = remember
+        self._boundary = boundary
         self._chunk_bytes = chunk_bytes
+        self._largest = max(4 * chunk_bytes, 1 << 20)
         self._skipping = False
         self._stream = bytearray()
         self._fragment_left = 0
         self._fragment: list[bytes] = []
         self._fragment_bytes = 0
-        self._columns: dict[tuple[bytes, tuple[int, ...], bool, int], Any] = {}
+        self._columns: dict[tuple[bytes, tuple[int, ...], bool], Any] = {}
+        self._columns_of: CatalogView | None = None
         self.now = 0
         self.commands: list[Command] = []
         self.expected: deque[Expectation] = deque()
         self.last_run: Run | None = None
+        self._uncommitted: Run | None = None
         self.held: list[bytes] = []
         self.facts: list[Fact] = []
         self.recorded_runs: list[Run] = []
@@ -100,6 +106,16 @@ class Answering:
         self.expected.append(expectation)
 
     def feed(self, data: bytes) -> None:
+        """Bytes from the target. Raises ProtocolViolation."""
+        # Whether a message is large enough to be taken in pieces must not depend on how it came.
+        step = self._largest - 8
+        if len(data) <= step:
+            self._feed(data)
+        else:
+            for at in range(0, len(data), step):
+                self._feed(data[at : at + step])
+
+    def _feed(self, data: bytes) -> None:
         stream: bytes | bytearray = data
         if self._fragment_left:
             data = self._continue_fragment(data)
@@ -108,13 +124,15 @@ class Answering:
             self._stream += data
             stream = self._stream
         at, size = 0, len(stream)
-        rows_from, rows, whole_from = -1, 0, 0
+        rows_from, rows = -1, 0
         unpack = _LENGTH.unpack_from
         while size - at >= 5:
             kind = stream[at]
             end = at + 1 + unpack(stream, at + 1)[0]
             if end > size:
                 break
+            if end < at + 5:
+                raise ProtocolViolation("the target sent an invalid length")
             if kind == _D:
                 if rows_from < 0:
                     rows_from = at
@@ -122,29 +140,30 @@ class Answering:
                 at = end
                 continue
             if rows_from >= 0:
-                self._add_rows(bytes(stream[rows_from:at]), rows)
+                self._add_data_rows(stream, rows_from, at, rows)
                 rows_from, rows = -1, 0
-            if end < at + 5:
-                raise ProtocolViolation("the target sent an invalid length")
             self._response(kind, bytes(stream[at:end]))
             at = end
         if rows_from >= 0:
-            self._add_rows(bytes(stream[rows_from:at]), rows)
-        whole_from = at
+            self._add_data_rows(stream, rows_from, at, rows)
         if size - at >= 5:
             length = unpack(stream, at + 1)[0]
-            if length > max(4 * self._chunk_bytes, 1 << 20):
-                self._begin_fragment(stream[at], length + 1, bytes(stream[at:]))
-                whole_from = size
+            if length > self._largest and stream[at] in (_D, _d):
+                self._begin_fragment(length + 1, bytes(stream[at:]))
+                at = size
+            elif length > wire.MAX_MESSAGE:
+                raise ProtocolViolation("the target sent a message that is too large", "54000")
         if stream is self._stream:
-            del self._stream[:whole_from]
-        elif whole_from < size:
-            self._stream += memoryview(data)[whole_from:]
+            del self._stream[:at]
+        elif at < size:
+            self._stream += memoryview(data)[at:]
 
-    def _begin_fragment(self, kind: int, size: int, first: bytes) -> None:
+    def _add_data_rows(self, stream: bytes | bytearray, start: int, end: int, rows: int) -> None:
+        data = bytes(stream[start:end])
+        self._add_rows(data, data, rows)
+
+    def _begin_fragment(self, size: int, first: bytes) -> None:
         """A value too large to hold: recorded and released piece by piece."""
-        if kind not in (_D, _d):
-            raise ProtocolViolation("the target sent a message that is too large", "54000")
         run = self._current()
         self._rows_fact(run)
         self._fragment_left = size
@@ -181,23 +200,24 @@ class Answering:
                 return head.runs[0]
         raise ProtocolViolation("the target sent rows that nothing asked for", "08P01")
 
-    def _add_rows(self, data: bytes, rows: int) -> None:
+    def _add_rows(self, whole: bytes, data: bytes, rows: int) -> None:
+        """`data` is what is recorded of the messages in `whole`."""
         run = self._current()
         run.pending.append(data)
+        run.pending_bytes += len(data)
         run.pending_rows += rows
         run.rows += rows
         run.byte_count += len(data)
         self.rows += rows
-        self.held.append(data)
-        if sum(map(len, run.pending)) >= self._chunk_bytes:
-            self._rows_fact(run)
+        self.held.append(whole)
+        if run.pending_bytes >= self._chunk_bytes:
             self.release()
 
     def _rows_fact(self, run: Run) -> None:
         if not run.pending:
             return
         data = b"".join(run.pending)
-        rows, run.pending, run.pending_rows = run.pending_rows, [], 0
+        rows, run.pending, run.pending_bytes, run.pending_rows = run.pending_rows, [], 0, 0
         columns = self._described(run) if run.encoding == "rows" else ()
         self.facts.append(
             Rows(run.statement_id, run.chunk, run.encoding, columns, run.classified, rows, data)
@@ -212,11 +232,13 @@ class Answering:
             body = run.portal.prepared.described
         if body is None:
             return ()
-        key = (body, formats, run.classified, id(self._catalog()))
+        catalog = self._catalog()
+        if catalog is not self._columns_of or len(self._columns) >= _COLUMNS:
+            self._columns_of = catalog
+            self._columns.clear()
+        key = (body, formats, run.classified)
         known = self._columns.get(key)
         if known is None:
-            if len(self._columns) >= _COLUMNS:
-                self._columns.clear()
             known = self._columns[key] = tuple(
                 (name, table, number, kind, _format(formats, index, shown), source)
                 for index, (name, table, number, kind, shown) in enumerate(pipeline.columns(body))
@@ -246,6 +268,8 @@ class Answering:
                 if head is None or head.kind is not want:
                     raise ProtocolViolation("the target answers something else")
                 expected.popleft()
+                if head.change is not None:
+                    head.change.settle()
                 if head.completes and head.run is not None:
                     self.complete(head.run, "completed")
             case "T":
@@ -269,12 +293,8 @@ class Answering:
             case "G" | "H":
                 self._current().encoding = "copy"
             case "d":
-                run = self._current()
-                run.pending.append(whole[5:])
-                run.pending_rows += 1
-                run.rows += 1
-                run.byte_count += len(whole) - 5
-                self.rows += 1
+                self._add_rows(whole, whole[5:], 1)
+                return
             case "E":
                 whole = self._error(whole)
             case "N":
@@ -292,9 +312,6 @@ class Answering:
             case _:
                 raise ProtocolViolation("the target sent an unexpected message")
         self.held.append(whole)
-        if kind == _d and sum(map(len, self._current().pending)) >= self._chunk_bytes:
-            self._rows_fact(self._current())
-            self.release()
 
     def _describe_runs(self, portal: Portal, body: bytes) -> None:
         """A portal described after its Execute was asked for: the run learns its columns."""
@@ -326,6 +343,8 @@ class Answering:
         for run in head.runs:
             self.complete(run, "failed")
         self.transaction = whole[5]
+        self._uncommitted = None
+        self._boundary(self.transaction == ord("I"))
         if not self.expected:
             self.clean = True
 
@@ -337,9 +356,10 @@ class Answering:
         head = self.expected[0] if self.expected else None
         if head is None or head.kind is Expect.SYNC:
             # Nothing runs: a FATAL from the server, or a commit that failed at Sync.
-            if head is not None and self.last_run is not None:
-                self.last_run.completed = False
-                self.complete(self.last_run, "failed", error=fields)
+            run, self._uncommitted = self._uncommitted, None
+            if head is not None and run is not None:
+                run.completed = False
+                self.complete(run, "failed", error=fields)
             else:
                 self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
             return whole
@@ -362,7 +382,9 @@ class Answering:
 
     def _skip(self, expectation: Expectation) -> None:
         """The target ignores this message: an earlier one failed."""
-        expectation.restore()
+        expectation.drop()
+        if expectation.kind is Expect.QUERY:
+            self._boundary(False)
         for run in (*expectation.runs, *((expectation.run,) if expectation.run else ())):
             self.complete(run, "failed")
 
@@ -371,8 +393,13 @@ class Answering:
         run = None if head is None else head.runs[0] if head.runs else head.run
         if run is None or run.completed:
             self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
-        elif len(run.notices) < _NOTICES:
-            run.notices.append(wire.fields(whole[5:]))
+        elif len(run.notices) < _NOTICES and run.notice_bytes < _NOTICE_BYTES:
+            run.notice_bytes += len(whole)
+            run.notices.append(
+                {key: value[:_NOTICE_BYTES] for key, value in wire.fields(whole[5:]).items()}
+            )
+        elif run.notices[-1] != _FURTHER:
+            run.notices.append(_FURTHER)
 
     def complete(
         self, run: Run, outcome: str, tag: str = "", error: dict[str, str] | None = None
@@ -380,6 +407,12 @@ class Answering:
         if run.completed:
             return
         run.completed = True
+        if run.change is not None:
+            # DISCARD PLANS, SEQUENCES and TEMP keep prepared statements.
+            if outcome == "completed" and (run.statement.kind != "discard" or tag == "DISCARD ALL"):
+                run.change.settle()
+            else:
+                run.change.drop()
         self._rows_fact(run)
         if run.refusal:
             outcome = "denied"
@@ -399,8 +432,8 @@ class Answering:
         )
         self.recorded_runs.append(run)
         self.last_run = run
-        if outcome == "completed" and run.portal is None:
-            self._remember(run.statement)
+        if outcome == "completed":
+            self._uncommitted = run
 
     def unfinished_rows(self) -> bool:
         head = self.expected[0] if self.expected else None
@@ -409,13 +442,11 @@ class Answering:
         run = head.runs[0] if head.runs else head.run
         return run is not None and bool(run.pending)
 
-    def flush_rows(self) -> None:
-        if self.unfinished_rows():
-            self._rows_fact(self._current())
-        self.release()
-
     def release(self) -> None:
         """Queue what is held for the client behind its record."""
+        if self.unfinished_rows():
+            # They may follow another statement's end in one packet, and are held with it.
+            self._rows_fact(self._current())
         data, facts, runs = b"".join(self.held), self.facts, self.recorded_runs
         self.held, self.facts, self.recorded_runs = [], [], []
         if facts:

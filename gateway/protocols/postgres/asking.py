@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from gateway.machine import (
     Ask,
@@ -19,6 +19,7 @@ from gateway.machine import (
 from gateway.policy import sql
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import pipeline, requests, wire
+from gateway.protocols.postgres.names import Change, Names
 from gateway.protocols.postgres.pipeline import (
     Expect,
     Expectation,
@@ -65,12 +66,15 @@ class Asking:
         self._parts_bytes = 0
         self._fresh: dict[Prepared, Part] = {}
         self._bound: dict[Portal, Part] = {}
+        self._segment_number = 0
+        self._unsettled = False  # something in this segment may change how texts are read
         self._copied: list[bytes] = []
         self.commands: list[Command] = []
         self.outbox: deque[Item] = deque()
         self.outbox_bytes = 0
-        self.statements: dict[bytes, object] = {}
-        self.portals: dict[bytes, object] = {}
+        self.statements: Names[Prepared] = Names()
+        self.portals: Names[Portal] = Names()
+        self.open_segments = 0
         self.statements_seen = 0
         self.terminating = False
 
@@ -83,6 +87,33 @@ class Asking:
     def empty(self) -> bool:
         """Nothing waits here."""
         return not self.outbox and not self._parts
+
+    def must_wait(self, kind: int, whole: bytes) -> bool:
+        """Whether what this message means depends on an answer that has not come.
+
+        Judged before, it might be judged as something else than what the target will run.
+        """
+        if not self.open_segments:
+            return False
+        match chr(kind):
+            case "Q":
+                return requests.ambiguous(whole[5:])
+            case "P":
+                return requests.ambiguous(requests.read_parse(whole[5:])[1])
+            case "B":
+                return not self._certain(self.statements, requests.bound_names(whole[5:])[1])
+            case "E":
+                return not self._certain(self.portals, wire.Reader(whole[5:]).cstring())
+            case "D":
+                return not self._certain(self._names(whole), whole[6:-1])
+        return False
+
+    def _certain(self, names: Names[Any], name: bytes) -> bool:
+        return names.certain(name, self._segment_number)
+
+    def _names(self, whole: bytes) -> Names[Any]:
+        """What a Describe or Close speaks of."""
+        return self.statements if whole[5:6] == b"S" else self.portals
 
     def take(self, kind: int, whole: bytes) -> None:
         """A message. Raises ProtocolViolation."""
@@ -107,6 +138,7 @@ class Asking:
             case "S":
                 self._add(Part(whole, Expectation(Expect.SYNC)))
                 self._segment()
+                self._segment_ends()
             case "H":
                 self._add(Part(whole))
                 self._segment()
@@ -125,7 +157,7 @@ class Asking:
         if whole.find(b"\0", 5) != len(whole) - 1:
             raise ProtocolViolation("invalid string in message")
         self._segment()
-        statements = self._language.statements(whole[5:-1])
+        statements = self._language.statements(whole[5:-1], self._unsettled)
         self._simple(whole, statements or (self._language.prepared(b""),))
 
     def _simple(self, whole: bytes, statements: tuple[Statement, ...]) -> None:
@@ -134,6 +166,37 @@ class Asking:
         runs = [Run(self._new_id(), statement, None) for statement in statements]
         expectation.runs = list(runs)
         self._ask([part], runs, dict.fromkeys(runs, part), "execute")
+        for run in runs:
+            run.change = self._change(run.statement)
+        self._segment_ends()
+
+    def _segment_ends(self) -> None:
+        self._segment_number += 1
+        self.open_segments += 1
+        self._unsettled = False
+
+    def segment_answered(self, transaction_ended: bool = False) -> None:
+        """The target is ready: everything up to a Sync or Query has its answer."""
+        self.open_segments -= 1
+        if transaction_ended:
+            # Portals live no longer than their transaction.
+            self.portals.forget_settled()
+
+    def segment_skipped(self) -> None:
+        """A Sync was taken here that the target will not see."""
+        self._segment_number += 1
+        self._unsettled = False
+
+    def _change(self, statement: Statement) -> Change[Prepared] | None:
+        """PREPARE, DEALLOCATE and DISCARD in SQL change what Bind and EXECUTE may name."""
+        name, segment = statement.prepared_name.encode(), self._segment_number
+        if statement.kind == "prepare" and name:
+            return self.statements.change((name,), Prepared(statement, ()), segment)
+        if statement.kind == "deallocate" and name:
+            return self.statements.change((name,), None, segment)
+        if statement.kind in ("deallocate", "discard"):
+            return self.statements.change(self.statements, None, segment)
+        return None
 
     def _add(self, part: Part) -> None:
         self._parts.append(part)
@@ -144,10 +207,9 @@ class Asking:
 
     def _parse(self, whole: bytes) -> None:
         name, text, oids = requests.read_parse(whole[5:])
-        prepared = Prepared(self._language.prepared(text), oids)
+        prepared = Prepared(self._language.prepared(text, self._unsettled), oids)
         expectation = Expectation(Expect.PARSE)
-        expectation.undo = (self.statements, name, self.statements.get(name) if name else None)
-        self.statements[name] = prepared
+        expectation.change = self.statements.change((name,), prepared, self._segment_number)
         part = Part(whole, expectation)
         self._fresh[prepared] = part
         self._add(part)
@@ -155,7 +217,7 @@ class Asking:
     def _bind(self, whole: bytes) -> None:
         portal_name, name = requests.bound_names(whole[5:])
         prepared = self.statements.get(name)
-        if not isinstance(prepared, Prepared):
+        if prepared is None:
             shown = name.decode("utf-8", "replace")
             text = (
                 f'prepared statement "{shown}" does not exist'
@@ -165,31 +227,26 @@ class Asking:
             prepared = Prepared(sql.unparseable("", text, sqlstate="26000"), ())
         portal = requests.read_bind(whole[5:], prepared)
         expectation = Expectation(Expect.BIND)
-        expectation.undo = (self.portals, portal_name, self.portals.get(portal_name))
-        self.portals[portal_name] = portal
+        expectation.change = self.portals.change((portal_name,), portal, self._segment_number)
         part = Part(whole, expectation)
         self._bound[portal] = part
         self._add(part)
 
     def _describe(self, whole: bytes) -> None:
         expectation = Expectation(Expect.DESCRIBE)
-        names = self.statements if whole[5:6] == b"S" else self.portals
-        target = names.get(whole[6:-1])
-        if isinstance(target, Prepared | Portal):
-            expectation.target = target
+        expectation.target = self._names(whole).get(whole[6:-1])
         self._add(Part(whole, expectation))
 
     def _close(self, whole: bytes) -> None:
         expectation = Expectation(Expect.CLOSE)
-        names = self.statements if whole[5:6] == b"S" else self.portals
-        previous = names.pop(whole[6:-1], None)
-        expectation.undo = (names, whole[6:-1], previous)
+        names = self._names(whole)
+        expectation.change = names.change((whole[6:-1],), None, self._segment_number)
         self._add(Part(whole, expectation))
 
     def _execute(self, whole: bytes) -> None:
         name = wire.Reader(whole[5:]).cstring()
         portal = self.portals.get(name)
-        if not isinstance(portal, Portal):
+        if portal is None:
             text = f'portal "{name.decode("utf-8", "replace")}" does not exist'
             refused = sql.unparseable("", text, sqlstate="34000")
             portal = Portal(Prepared(refused, ()), (), ())
@@ -206,6 +263,8 @@ class Asking:
         self._segment(run, parsed or bound or part)
         if parsed is not None:
             prepared.statement_id = run.statement_id
+        run.change = self._change(run.statement)
+        self._unsettled = self._unsettled or self._language.changed_by(run.statement)
 
     def _segment(self, run: Run | None = None, poisoned: Part | None = None) -> None:
         """Ask for what has gathered: Parses and Binds that nothing executes yet, then `run`."""
@@ -214,8 +273,9 @@ class Asking:
             return
         runs: list[Run] = []
         refusals: dict[Run, Part] = {}
+        first_bound = {portal.prepared: portal for portal in reversed(self._bound)}
         for prepared, part in self._fresh.items():
-            bound = next((p for p in self._bound if p.prepared is prepared), None)
+            bound = first_bound.get(prepared)
             alone = self._prepare_run(prepared, bound, part)
             prepared.statement_id = alone.statement_id
             runs.append(alone)
@@ -276,7 +336,7 @@ class Asking:
         if statement.kind == "execute":
             # EXECUTE does what its PREPARE said.
             inner = self.statements.get(statement.prepared_name.encode())
-            if isinstance(inner, Prepared):
+            if inner is not None:
                 kinds = kinds | inner.statement.kinds
                 relations = inner.statement.relations
         run.classified = self._reads_classified(kinds, relations)
@@ -347,21 +407,11 @@ class Asking:
                 break
         item.ready = True
 
-    def remember(self, statement: Statement) -> None:
-        """PREPARE, DEALLOCATE and DISCARD in SQL change what Bind and EXECUTE may name."""
-        name = statement.prepared_name.encode()
-        if statement.kind == "prepare" and name:
-            self.statements[name] = Prepared(statement, ())
-        elif statement.kind == "deallocate" and name:
-            self.statements.pop(name, None)
-        elif statement.kind in ("deallocate", "discard"):
-            self.statements.clear()
-
     def drop_parts(self) -> None:
         """Forget what has gathered: the client is skipping to its Sync."""
-        for part in reversed(self._parts):
+        for part in self._parts:
             if part.expectation is not None:
-                part.expectation.restore()
+                part.expectation.drop()
         self._parts, self._parts_bytes = [], 0
         self._fresh.clear()
         self._bound.clear()

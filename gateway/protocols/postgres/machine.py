@@ -41,6 +41,8 @@ from gateway.protocols.postgres.startup import (
 from gateway.protocols.postgres.upstream import Credential, TargetRefused, Upstream
 from gateway.protocols.postgres.wire import fatal, message
 
+_REASONS: Final = {"58030": "not_durable", "08006": "client_lost"}
+
 # A client may know these: they are about the server's capacity, not about our role on it.
 _TOLD: Final = ("53", "57", "3D")
 
@@ -71,6 +73,7 @@ class PostgresMachine:
         self._upstream: Upstream | None = None
         self._connecting = False
         self._farewell: tuple[bytes, bool] | None = None
+        self._late: list[Input] = []
         self._early = bytearray()
         self._over = False
         self.session: Session | None = None
@@ -104,7 +107,8 @@ class PostgresMachine:
             reason = f"{type(error).__name__} in the PostgreSQL machine"
             if self.session is not None:
                 return self.session.abort(reason)
-            return [Abort(reason)]
+            ending = self._end("XX000", "internal error", now_ns) if self._connecting else []
+            return [*ending, Abort(reason)]
 
     def _connect(self, event: Input, now_ns: int) -> list[Command]:
         match event:
@@ -120,21 +124,22 @@ class PostgresMachine:
             case Received(Side.CLIENT, data):
                 self._early += data
                 if len(self._early) > wire.MAX_STARTUP:
-                    return self._fail("08P01", "too much data before the session", now_ns)
+                    return self._end("08P01", "too much data before the session", now_ns)
                 return []
-            case Received(Side.TARGET, data) if self._upstream is not None and not self._farewell:
-                return self._sign_in(self._upstream, data, now_ns)
-            case Closed(Side.TARGET) if self._farewell is None:
-                return self._fail("08001", f'target "{self.target}" closed the connection', now_ns)
             case Closed(Side.CLIENT):
-                self._over = True
-                return [*self._lost(now_ns), Close()]
+                return self._end("08006", "", now_ns)
             case Recorded() if self._farewell is not None:
                 return self._said(self._farewell, now_ns)
             case NotDurable():
-                self._over = True
-                text = fatal("58030", NOT_DURABLE_TEXT, hint=NOT_DURABLE_HINT)
-                return [Send(Side.CLIENT, text), Close()]
+                return self._end("58030", NOT_DURABLE_TEXT, now_ns)
+            case _ if self._farewell is not None:
+                # The target is ready, the client not yet told: the session will hear of it.
+                self._late.append(event)
+                return []
+            case Received(Side.TARGET, data) if self._upstream is not None:
+                return self._sign_in(self._upstream, data, now_ns)
+            case Closed(Side.TARGET):
+                return self._fail("08001", f'target "{self.target}" closed the connection', now_ns)
             case Shutdown():
                 return self._fail("57P01", "the gateway is shutting down", now_ns)
             case Expired():
@@ -184,24 +189,21 @@ class PostgresMachine:
             self._over = True
             return [Send(Side.CLIENT, text), Close()]
         assert self._upstream is not None  # noqa: S101 (narrowing)
-        language = Language(self._around.analyse)
-        for name, value in self._upstream.statuses.items():
-            language.status(name, value)
         self.session = Session(
-            language,
+            Language(self._around.analyse, self._upstream.statuses),
             lambda: self._around.catalog(self.target),
             self._around.new_id,
             self._around.chunk_bytes,
             now_ns,
         )
         commands: list[Command] = [Send(Side.CLIENT, text)]
+        for late in self._late:
+            commands += self.session.handle(late, now_ns)
         if self._early:
             commands += self.session.handle(Received(Side.CLIENT, bytes(self._early)), now_ns)
         return commands
 
     def _fail(self, sqlstate: str, text: str, now_ns: int) -> list[Command]:
-        if self._farewell is not None:
-            return []
         self._farewell = (fatal(sqlstate, text), False)
         elapsed = now_ns - self._startup.started_ns
         facts = (
@@ -210,10 +212,18 @@ class PostgresMachine:
         )
         return [Record(3, facts)]
 
-    def _lost(self, now_ns: int) -> list[Command]:
+    def _end(self, sqlstate: str, text: str, now_ns: int) -> list[Command]:
+        """End at once. `text` is for the client; empty when it is gone."""
+        self._over = True
+        hint = NOT_DURABLE_HINT if sqlstate == "58030" else ""
+        words = fatal(sqlstate, text, hint=hint) if text else b""
+        commands: list[Command] = [Send(Side.CLIENT, words)] if words else []
         elapsed = now_ns - self._startup.started_ns
-        facts = (
-            self._startup.outcome("lost", "08006", elapsed),
-            Ended("client_lost", 0, 0, 0, 0, elapsed),
-        )
-        return [Record(0, facts)]
+        facts: list[Fact] = []
+        if self._farewell is None:
+            facts.append(self._startup.outcome("failed" if text else "lost", sqlstate, elapsed))
+        if self._farewell is None or self._farewell[1]:
+            # A refusal's record, which is on its way already, says that the session ended.
+            reason = _REASONS.get(sqlstate, "protocol_error")
+            facts.append(Ended(reason, 0, 0, 0, len(words), elapsed))
+        return [*([Record(0, tuple(facts))] if facts else []), *commands, Close()]

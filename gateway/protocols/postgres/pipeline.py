@@ -9,6 +9,7 @@ import msgspec
 from gateway.machine import Decision
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import wire
+from gateway.protocols.postgres.names import Change
 from gateway.protocols.postgres.wire import Reader, message
 
 
@@ -54,10 +55,15 @@ class Portal:
 
 
 class Run:
-    """One execution of one statement (or a Parse alone): one Requested, one Completed."""
+    """One execution of one statement (or a Parse alone): one Requested, one Completed.
+
+    `change` is what executing it does to the names of prepared statements (PREPARE, DEALLOCATE,
+    DISCARD ALL).
+    """
 
     __slots__ = (
         "byte_count",
+        "change",
         "chunk",
         "classified",
         "completed",
@@ -65,8 +71,10 @@ class Run:
         "described",
         "encoding",
         "formats",
+        "notice_bytes",
         "notices",
         "pending",
+        "pending_bytes",
         "pending_rows",
         "portal",
         "refusal",
@@ -91,9 +99,12 @@ class Run:
         self.described: bytes | None = None
         self.formats: tuple[int, ...] = ()
         self.classified = False
+        self.notice_bytes = 0
         self.notices: list[dict[str, str]] = []
         self.pending: list[bytes] = []
+        self.pending_bytes = 0
         self.pending_rows = 0
+        self.change: Change[Prepared] | None = None
         self.refusal = b""
         self.token = b""
 
@@ -121,9 +132,9 @@ class Run:
 
 
 class Expectation:
-    """One response to come. `completes` says that it ends its run; `undo` restores a name."""
+    """One response to come. `completes` says that it ends its run; `change` is what it confirms."""
 
-    __slots__ = ("completes", "kind", "run", "runs", "target", "undo")
+    __slots__ = ("change", "completes", "kind", "run", "runs", "target")
 
     def __init__(self, kind: Expect, run: Run | None = None, completes: bool = False) -> None:
         self.kind = kind
@@ -131,17 +142,12 @@ class Expectation:
         self.completes = completes
         self.runs: list[Run] = []
         self.target: Prepared | Portal | None = None
-        self.undo: tuple[dict[bytes, object], bytes, object | None] | None = None
+        self.change: Change[Prepared] | Change[Portal] | None = None
 
-    def restore(self) -> None:
-        """The target skipped this message: the name means again what it meant before."""
-        if self.undo is None:
-            return
-        names, name, previous = self.undo
-        if previous is None:
-            names.pop(name, None)
-        else:
-            names[name] = previous
+    def drop(self) -> None:
+        """The target refused or skipped this message: it changes no name."""
+        if self.change is not None:
+            self.change.drop()
 
 
 class Part(msgspec.Struct):

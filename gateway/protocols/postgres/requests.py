@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.policy import sql
@@ -31,26 +31,54 @@ _CODECS: Final = {
 class Language:
     """How the target reads texts at this moment, from its ParameterStatus messages."""
 
-    __slots__ = ("_analyse", "_codec", "_standard_strings")
+    __slots__ = ("_analyse", "_codec", "_settings_changed", "_standard_strings")
 
-    def __init__(self, analyse: Callable[[str], tuple[Statement, ...]]) -> None:
+    def __init__(
+        self, analyse: Callable[[str], tuple[Statement, ...]], statuses: Mapping[str, str]
+    ) -> None:
         self._analyse = analyse
         self._codec = "utf-8"
         self._standard_strings = True
+        for name, value in statuses.items():
+            self.status(name, value)
+        self._settings_changed = False
 
     def status(self, name: str, value: str) -> None:
         """A ParameterStatus."""
         if name == "client_encoding":
             self._codec = _CODECS.get(value.upper().replace("-", ""), "ascii")
+            self._settings_changed = True
         elif name == "standard_conforming_strings":
             self._standard_strings = value == "on"
+            self._settings_changed = True
+
+    def changed_by(self, statement: Statement) -> bool:
+        """Whether executing it may change how the target reads what follows.
+
+        The end of a transaction takes back what was set in it.
+        """
+        return statement.changes_settings or (
+            "transaction" in statement.kinds and self._settings_changed
+        )
 
     def encode(self, text: str) -> bytes:
         """A text as the target reads it."""
         return text.encode(self._codec)
 
-    def statements(self, raw: bytes) -> tuple[Statement, ...]:
-        """The statements of a text."""
+    def statements(self, raw: bytes, unsettled: bool = False) -> tuple[Statement, ...]:
+        """The statements of a text.
+
+        `unsettled`: a statement whose settings are not reported before the next Sync precedes it.
+        """
+        if unsettled and ambiguous(raw):
+            return (
+                sql.unparseable(
+                    raw.decode("utf-8", "backslashreplace"),
+                    "backslashes and characters beyond ASCII are refused after a statement that "
+                    "may change how they are read, until the next Sync",
+                    sqlstate="0A000",
+                ),
+            )
         try:
             text = raw.decode(self._codec)
         except UnicodeDecodeError:
@@ -72,9 +100,9 @@ class Language:
             )
         return self._analyse(text)
 
-    def prepared(self, raw: bytes) -> Statement:
+    def prepared(self, raw: bytes, unsettled: bool = False) -> Statement:
         """The statement of a Parse; several are the server's error, judged together."""
-        found = self.statements(raw)
+        found = self.statements(raw, unsettled)
         if len(found) == 1:
             return found[0]
         if not found:
@@ -85,7 +113,17 @@ class Language:
             kind=found[0].kind,
             kinds=frozenset().union(*(statement.kinds for statement in found)),
             relations=tuple(sorted({name for s in found for name in s.relations})),
+            changes_settings=any(statement.changes_settings for statement in found),
         )
+
+
+def ambiguous(raw: bytes) -> bool:
+    """Whether a text means one thing under some settings of a session and another under others.
+
+    `'a\\', '` is one string or two, by standard_conforming_strings; characters beyond ASCII are
+    what client_encoding says.
+    """
+    return not raw.isascii() or b"\\" in raw
 
 
 def read_parse(body: bytes) -> tuple[bytes, bytes, tuple[int, ...]]:

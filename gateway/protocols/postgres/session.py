@@ -6,6 +6,7 @@ target -> Answering (inbox: wait for receipts) -> client
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
@@ -38,6 +39,7 @@ from gateway.protocols.postgres.startup import NOT_DURABLE_HINT, NOT_DURABLE_TEX
 from gateway.protocols.postgres.wire import ProtocolViolation, Splitter, fatal
 
 _CLIENT: Final = b"QPBDECSHdcfFX"
+_X: Final = ord("X")
 _EXPECTATION_BYTES: Final = 512
 _READY: Final = wire.message(b"Z", b"I")
 
@@ -71,9 +73,11 @@ class Session:
             catalog=catalog,
             next_ticket=lambda: next(tickets),
             waiting=self._waiting,
-            remember=self._asking.remember,
+            boundary=self._asking.segment_answered,
             chunk_bytes=chunk_bytes,
         )
+        self._backlog: deque[tuple[int, bytes]] = deque()
+        self._backlog_bytes = 0
         self._discarding = False
         self._ending = ""
         self._over = False
@@ -83,7 +87,7 @@ class Session:
             Decided: self._decided,
             Recorded: self._recorded,
             NotDurable: self._not_durable,
-            Idle: lambda _: self._answering.flush_rows(),
+            Idle: lambda _: self._answering.release(),
             Closed: self._closed,
             Expired: lambda _: self._stop("28000", "the token has expired", "token_expired"),
             Shutdown: lambda _: self._stop("57P01", "the gateway is shutting down", "shutdown"),
@@ -106,7 +110,8 @@ class Session:
         """Size of what the client has asked and the target not yet answered: too much, and
         the client is not read. A pending decision must not cost unlimited memory.
         """
-        return self._asking.size + _EXPECTATION_BYTES * len(self._answering.expected)
+        messages = len(self._answering.expected) + len(self._backlog)
+        return self._asking.size + self._backlog_bytes + _EXPECTATION_BYTES * messages
 
     def handle(self, event: Input, now_ns: int) -> list[Command]:
         """See gateway.machine.Machine."""
@@ -118,8 +123,12 @@ class Session:
         self._commands = asking.commands = answering.commands = commands
         handler = self._handlers.get(type(event))
         if handler is not None:
-            handler(event)
-        if not self._over:
+            try:
+                handler(event)
+                self._take_backlog()
+            except ProtocolViolation as violation:
+                self._stop(violation.sqlstate, str(violation), "protocol_error")
+        if not self._over and not self._ending:
             self._pump()
         if not self._over:
             if answering.facts or (answering.held and not answering.unfinished_rows()):
@@ -129,33 +138,43 @@ class Session:
         return commands
 
     def _received(self, event: Received) -> None:
-        try:
-            if self._ending:
-                return
-            if event.side is Side.TARGET:
-                self._answering.feed(event.data)
-                if self._answering.clean and self._asking.empty:
-                    self._transaction_ended()
-            else:
-                self._from_client(event.data)
-        except ProtocolViolation as violation:
-            self._stop(violation.sqlstate, str(violation), "protocol_error")
+        if self._ending:
+            return
+        if event.side is Side.TARGET:
+            self._answering.feed(event.data)
+        else:
+            self._from_client(event.data)
 
     def _from_client(self, data: bytes) -> None:
         self._bytes_in += len(data)
         for kind, whole in self._splitter.feed(data):
-            if self._discarding:
-                self._discard(kind)
+            if self._backlog or (not self._discarding and self._asking.must_wait(kind, whole)):
+                self._backlog.append((kind, whole))
+                self._backlog_bytes += len(whole)
+            else:
+                self._take(kind, whole)
                 if self._over:
                     return
-            else:
-                self._asking.take(kind, whole)
         self._asking.flush_copied()
 
-    def _transaction_ended(self) -> None:
-        if self._answering.transaction == ord("I"):
-            # Portals live no longer than their transaction.
-            self._asking.portals.clear()
+    def _take(self, kind: int, whole: bytes) -> None:
+        if self._discarding:
+            self._discard(kind)
+        else:
+            self._asking.take(kind, whole)
+
+    def _take_backlog(self) -> None:
+        """Take what has waited for an answer of the target, once that has come."""
+        backlog = self._backlog
+        if not backlog:
+            return
+        while backlog and not self._over and not self._ending:
+            if not self._discarding and self._asking.must_wait(*backlog[0]):
+                break
+            kind, whole = backlog.popleft()
+            self._backlog_bytes -= len(whole)
+            self._take(kind, whole)
+        self._asking.flush_copied()
 
     def _decided(self, event: Decided) -> None:
         item = self._waiting.pop(event.ticket, None)
@@ -198,7 +217,8 @@ class Session:
 
     def _closed(self, event: Closed) -> None:
         if event.side is Side.CLIENT:
-            self._end("client_closed" if self._asking.terminating else "client_lost")
+            goodbye = self._asking.terminating or any(kind == _X for kind, _ in self._backlog)
+            self._end("client_closed" if goodbye else "client_lost")
         elif not self._ending:
             text = "the connection to the target was lost"
             self._stop("08006", text, "target_lost", silent=self._answering.said_fatal)
@@ -241,16 +261,22 @@ class Session:
         )
 
     def abort(self, reason: str) -> list[Command]:
-        """A fault of ours: end at once, in the book where that is still possible."""
+        """A fault of ours: end at once, in the book, after the commands that came before it."""
         self._over = True
-        return [Record(0, (*self._answering.facts, self._ended("protocol_error"))), Abort(reason)]
+        for run in self._unfinished():
+            # What of its rows came to be part of the fault is left out.
+            run.pending = []
+            self._answering.complete(run, "lost")
+        facts = (*self._answering.facts, self._ended("protocol_error"))
+        return [*self._commands, Record(0, facts), Abort(reason)]
 
     # --- the journal does not answer ---
 
     def _not_durable(self, event: NotDurable) -> None:
         waiting = self._waiting.pop(event.ticket, None)
         if isinstance(waiting, Item):
-            self._request_not_durable(waiting)
+            if not self._ending:
+                self._request_not_durable(waiting)
         elif waiting is not None:
             self._response_not_durable()
 
@@ -272,11 +298,13 @@ class Session:
             dropped = self._asking.outbox.popleft()
             self._asking.outbox_bytes -= dropped.size
             self._waiting.pop(dropped.ticket, None)
-            for part in reversed(dropped.parts):
+            for part in dropped.parts:
                 if part.expectation is not None:
-                    part.expectation.restore()
+                    part.expectation.drop()
                     if part.expectation.kind is Expect.SYNC:
                         self._discarding = False
+                    if part.expectation.kind in (Expect.SYNC, Expect.QUERY):
+                        self._asking.segment_answered()
             for run in dropped.runs:
                 self._answering.complete(run, "failed", error={"C": "58030", "M": NOT_DURABLE_TEXT})
         if self._discarding:
@@ -294,9 +322,10 @@ class Session:
         """Skip to Sync, as the target would have."""
         if kind == ord("S"):
             self._discarding = False
+            self._asking.segment_skipped()
             self._answering.held.append(_READY)
             self._answering.release()
-        elif kind == ord("X"):
+        elif kind == _X:
             self._end("client_closed")
 
     def _response_not_durable(self) -> None:

@@ -52,6 +52,7 @@ class _State(Enum):
     CREDENTIAL = auto()
     VERIFYING = auto()
     DECIDING = auto()
+    DENYING = auto()
     ENDING = auto()
     DONE = auto()
 
@@ -102,16 +103,15 @@ class Startup:
 
     def handle(self, event: Input, now_ns: int) -> list[Command]:
         """See gateway.machine.Machine."""
+        if self._state is _State.ENDING:
+            return []
         match event:
             case Received(Side.CLIENT, data):
-                if self._state is _State.ENDING:
-                    return []
                 self._buffer += data
                 try:
                     return self._read()
                 except ProtocolViolation as violation:
-                    self._state = _State.ENDING
-                    return [Send(Side.CLIENT, fatal(violation.sqlstate, str(violation))), Close()]
+                    return self._fail(violation.sqlstate, str(violation), "protocol_error", now_ns)
             case TlsStarted():
                 self._encrypted = True
                 self._state = _State.FIRST
@@ -120,29 +120,24 @@ class Startup:
                 self.principal = principal
                 return self._ask(now_ns)
             case Refused(sqlstate, why):
-                self._state = _State.ENDING
-                return [Send(Side.CLIENT, fatal(sqlstate, why)), Close()]
+                return self._fail(sqlstate, why, "denied", now_ns)
             case Decided(_, decisions, _):
                 decision = decisions[0]
                 if decision.verdict is Verdict.ALLOW:
                     self._state = _State.DONE
                     return [ConnectTarget()]
                 return self._deny(decision.reason, decision.policies, decision.hint, now_ns)
-            case Recorded():
+            case Recorded() if self._state is _State.DENYING:
+                self._state = _State.ENDING
                 return [Send(Side.CLIENT, self._last_words), Close()]
             case NotDurable():
-                self._state = _State.ENDING
-                text = fatal("58030", NOT_DURABLE_TEXT, hint=NOT_DURABLE_HINT)
-                return [*self._failed("58030"), Send(Side.CLIENT, text), Close()]
+                return self._fail("58030", NOT_DURABLE_TEXT, "not_durable", now_ns)
             case Shutdown():
-                self._state = _State.ENDING
-                return [Send(Side.CLIENT, fatal("57P01", "the gateway is shutting down")), Close()]
+                return self._fail("57P01", "the gateway is shutting down", "shutdown", now_ns)
             case Expired():
-                self._state = _State.ENDING
-                return [Send(Side.CLIENT, fatal("28000", "the token has expired")), Close()]
+                return self._fail("28000", "the token has expired", "token_expired", now_ns)
             case Closed(Side.CLIENT):
-                self._state = _State.ENDING
-                return [*self._failed("08006"), Close()]
+                return self._fail("08006", "", "client_lost", now_ns)
             case _:
                 return []
 
@@ -153,6 +148,9 @@ class Startup:
             commands += self._first() if self._state is _State.FIRST else self._credential()
             if len(self._buffer) == before:
                 break
+        if self._state is _State.TLS and self._buffer:
+            # In clear, and so not the client's handshake: see _ssl_request.
+            raise ProtocolViolation("received unencrypted data after SSL request")
         if self._state not in (_State.FIRST, _State.CREDENTIAL) and (
             len(self._buffer) > wire.MAX_STARTUP
         ):
@@ -278,7 +276,7 @@ class Startup:
     def _deny(
         self, reason: str, policies: tuple[str, ...], hint: str, now_ns: int
     ) -> list[Command]:
-        self._state = _State.ENDING
+        self._state = _State.DENYING
         sqlstate = self._denied_sqlstate or "42501"
         text = (
             f'database "{self.database}" does not exist'
@@ -294,30 +292,37 @@ class Startup:
         )
         return [Record(2, facts)]
 
-    def _failed(self, sqlstate: str) -> list[Command]:
-        if self.principal is None or self.started_ns == 0:
-            return []
-        reason = "not_durable" if sqlstate == "58030" else "client_lost"
-        facts = (self.outcome("failed", sqlstate, 0), Ended(reason, 0, 0, 0, 0, 0))
-        return [Record(0, facts)]
+    def _fail(self, sqlstate: str, text: str, reason: str, now_ns: int) -> list[Command]:
+        """End here. `text` is for the client; empty when it is gone."""
+        asked, self._state = self._state is _State.DECIDING, _State.ENDING
+        hint = NOT_DURABLE_HINT if sqlstate == "58030" else ""
+        words = fatal(sqlstate, text, hint=hint) if text else b""
+        commands: list[Command] = [Send(Side.CLIENT, words)] if words else []
+        if asked:
+            # The request to connect is in the book, or on its way there: so must be its end.
+            elapsed = now_ns - self.started_ns
+            outcome = self.outcome("failed" if text else "lost", sqlstate, elapsed)
+            facts = (outcome, Ended(reason, 0, 0, 0, len(words), elapsed))
+            commands.insert(0, Record(0, facts))
+        return [*commands, Close()]
 
     def outcome(self, outcome: str, sqlstate: str, duration_ns: int) -> Outcome:
         """How the `connect` request ended."""
         return Outcome(self.statement_id, outcome, "", sqlstate, 0, 0, duration_ns, {}, ())
 
 
-_NEVER = frozenset(
-    {"role", "session_authorization", "standard_conforming_strings", "backslash_quote"}
-)
-_OPTION = re.compile(r"(?:^|\s)(?:-c\s*|--)([\w.-]+)\s*=")
+_NEVER = ("role", "session_authorization", "standard_conforming_strings", "backslash_quote")
+# Wherever one is assigned to: switches may share a dash (`-ecrole=x`), and a name may be a custom
+# one's last part (`plugin.role`), which is harmless.
+_ASSIGNED = re.compile(rf"(?<!\.)({'|'.join(_NEVER)})\s*=")
 
 
 def _forbidden_option(parameters: dict[str, str]) -> str:
     """Start-up settings that would change who the target thinks we are, or how it reads SQL."""
-    # In `options` a backslash escapes the next character: `ro\le` is `role`.
-    options = parameters.get("options", "").replace("\\", "")
-    names = [*parameters, *_OPTION.findall(options)]
-    for name in names:
-        if name.lower().replace("-", "_") in _NEVER:
-            return f"the start-up setting {name.lower()} is refused"
+    # In `options` a backslash escapes the next character: `ro\le` is `role`; a dash in a name
+    # is an underscore.
+    options = parameters.get("options", "").replace("\\", "").lower().replace("-", "_")
+    names = [name for name in map(str.lower, parameters) if name in _NEVER]
+    for name in (*names, *_ASSIGNED.findall(options)):
+        return f"the start-up setting {name} is refused"
     return ""

@@ -1,0 +1,88 @@
+"""What the names of prepared statements and portals mean, now and once the target has answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+_SIGNIFICANT: Final = 63
+"""PostgreSQL tells names apart by their first NAMEDATALEN - 1 bytes."""
+
+
+class Change(Generic[T]):
+    """What one message does to names, if the target accepts it. None forgets them."""
+
+    __slots__ = ("_names", "keys", "segment", "value")
+
+    def __init__(self, names: Names[T], keys: tuple[bytes, ...], value: T | None, segment: int):
+        self._names = names
+        self.keys = keys
+        self.value = value
+        self.segment = segment
+
+    def settle(self) -> None:
+        """The target did it."""
+        self._names.settle(self)
+
+    def drop(self) -> None:
+        """The target refused or skipped it: the names mean what they meant without it."""
+        self._names.drop(self)
+
+
+class Names(Generic[T]):
+    """One kind of names of one session.
+
+    A client may send a name's new meaning and its use in one packet, before the target has
+    accepted the new meaning. Within a segment (up to the next Sync or Query) that is safe: when
+    the first fails, the target skips the second. Beyond it, the target would go on with the old
+    meaning, so that whoever judges by the new one judges something else than what runs.
+    """
+
+    def __init__(self) -> None:
+        self._settled: dict[bytes, T] = {}
+        self._pending: dict[bytes, list[Change[T]]] = {}
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter({**self._settled, **self._pending})
+
+    def get(self, name: bytes) -> T | None:
+        """What the name means if everything sent so far is accepted."""
+        key = name[:_SIGNIFICANT]
+        pending = self._pending.get(key)
+        return pending[-1].value if pending else self._settled.get(key)
+
+    def certain(self, name: bytes, segment: int) -> bool:
+        """Whether `get` is what the target will find, or the target skips the question."""
+        pending = self._pending.get(name[:_SIGNIFICANT])
+        return not pending or pending[-1].segment == segment
+
+    def change(self, names: Iterable[bytes], value: T | None, segment: int) -> Change[T]:
+        """Register a message's effect; settle or drop it when its answer comes."""
+        change = Change(self, tuple(name[:_SIGNIFICANT] for name in names), value, segment)
+        for key in change.keys:
+            self._pending.setdefault(key, []).append(change)
+        return change
+
+    def settle(self, change: Change[T]) -> None:
+        """See Change.settle."""
+        self.drop(change)
+        for key in change.keys:
+            if change.value is None:
+                self._settled.pop(key, None)
+            else:
+                self._settled[key] = change.value
+
+    def drop(self, change: Change[T]) -> None:
+        """See Change.drop."""
+        for key in change.keys:
+            pending = self._pending.get(key)
+            if pending is not None and change in pending:
+                pending.remove(change)
+                if not pending:
+                    del self._pending[key]
+
+    def forget_settled(self) -> None:
+        """All that the target has confirmed is gone: portals, at the end of a transaction."""
+        self._settled.clear()
