@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -57,6 +59,8 @@ def tell(keep: bool) -> int:
 @contextlib.contextmanager
 def _stack(keep: bool, console: Console) -> Iterator[tuple[StateDir, dict[str, Any]]]:
     """A whole system for the story, in a folder of its own."""
+    # A demo that is told to end cleans up like one that is interrupted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     root = (
         Path(".gatebook/demo").absolute()
         if keep

@@ -52,8 +52,24 @@ def start_detached(
     finally:
         os.close(log)
         os.close(writing)
+    try:
+        _await_ready(process, reading, state, to_json(options), say)
+    except (KeyboardInterrupt, SystemExit):
+        # The supervisor has a session of its own, so that Ctrl-C did not reach it.
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _await_ready(
+    process: subprocess.Popen[bytes],
+    reading: int,
+    state: StateDir,
+    options: str,
+    say: Callable[[str], None],
+) -> None:
     with contextlib.suppress(BrokenPipeError):
-        _send_input(process, to_json(options))
+        _send_input(process, options)
     for message in _messages(reading):
         if "say" in message:
             say(str(message["say"]))

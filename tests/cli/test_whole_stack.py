@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import ssl
+import stat
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cli import clickhouse
@@ -128,6 +131,26 @@ def test_a_token_is_printed_alone(stack: Stack) -> None:
     refused = stack.gatebook("token", "--user", "nobody", check=False)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "alice" in refused.stderr
+
+
+def test_login_without_a_name_is_answered_in_a_browser(stack: Stack) -> None:
+    login = subprocess.Popen(
+        [GATEBOOK, "login", "--state-dir", str(stack.root)], stdout=subprocess.PIPE, text=True
+    )
+    assert login.stdout is not None
+    url = login.stdout.readline().removeprefix("Open ").strip()
+    code = login.stdout.readline().rpartition(" ")[2].strip()
+    page, _, query = url.partition("?")
+    assert page == stack.status()["issuer"]["url"] + "/device"
+    assert code in query
+    trust = ssl.create_default_context(cafile=stack.status()["ca_file"])
+    answer = httpx.post(page, data={"user_code": code, "user": "carol"}, verify=trust)
+    assert answer.status_code == 200
+    assert login.communicate(timeout=30)[0] == "signed in as carol (auditors)\n"
+    assert login.returncode == 0
+    token = stack.root / "sessions" / "carol.jwt"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    token.unlink()
 
 
 def test_a_query_is_in_the_history_soon_after_it_ran(stack: Stack) -> None:
