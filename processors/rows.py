@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from processors import pgtypes
+from processors.pgtypes import Family
 from processors.values import (
     Cell,
     Found,
     cell,
     classified_cell,
     computed_cell,
+    document_cell,
     dumps,
     scrubbed,
 )
@@ -74,6 +77,8 @@ def _cell(
     if column.source == "?" or (classified and not column.source):
         applied.add(f"computed:{detect.scrub(column.name, whole=True)[0]}")
         return computed_cell(column.type_oid, binary)
+    if classification and pgtypes.family(column.type_oid) is Family.TEXT:
+        return document_cell(column.type_oid, binary, classification)
     return cell(column.type_oid, binary)
 
 

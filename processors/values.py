@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from processors import pgtypes
 from processors.pgtypes import Family
 from schemas.masking import detect, masks
-from schemas.masking.columns import ColumnMask
+from schemas.masking.columns import Classification, ColumnMask
 
 Found = set[str]
 """Kinds of what was masked, added to."""
@@ -64,6 +64,65 @@ def _unescaped(text: str) -> str:
         return json.dumps(json.loads(text), ensure_ascii=False)
     except (ValueError, RecursionError):
         return re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+
+
+def document(text: str, classification: Classification, found: Found) -> str:
+    """A value that may be a JSON document: members named like a classified column are masked."""
+    if text[:1] not in ("{", "[") or not classification.words(text):
+        return text
+    try:
+        content = json.loads(text, object_pairs_hook=_members)
+    except _Ambiguous:
+        found.add("ambiguous")
+        return masks.HIDDEN
+    except (ValueError, RecursionError):
+        return text
+    masked = _masked_members(content, classification, found)
+    return text if masked == content else json.dumps(masked, ensure_ascii=False)
+
+
+class _Ambiguous(Exception):
+    """An object with two members of one name: whoever reads it may see the other one."""
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _Ambiguous
+    return members
+
+
+def _masked_members(node: Any, classification: Classification, found: Found) -> Any:
+    if isinstance(node, list):
+        return [_masked_members(item, classification, found) for item in node]
+    if not isinstance(node, dict):
+        return node
+    result = {}
+    for name, value in node.items():
+        column = classification.by_name.get(name.lower())
+        if column is None or value is None:
+            result[name] = _masked_members(value, classification, found)
+        else:
+            found.add(column.classification)
+            text = value if isinstance(value, str) else ""
+            result[name] = masks.BY_NAME[column.mask](text)
+    return result
+
+
+def document_cell(type_oid: int, binary: bool, classification: Classification) -> Cell:
+    """For a column of no declared class that may hold JSON documents."""
+    clear = cell(type_oid, binary)
+
+    def write(raw: bytes, found: Found) -> bytes:
+        # Behind jsonb's version byte, or at once.
+        if raw[:1] not in (b"{", b"[", b"\1"):
+            return clear(raw, found)
+        shown, known = pgtypes.text(type_oid, binary, raw)
+        if not known:
+            return clear(raw, found)
+        return dumps(scrubbed(document(shown, classification, found), found))
+
+    return write
 
 
 def cell(type_oid: int, binary: bool) -> Cell:

@@ -181,6 +181,37 @@ def test_other_columns_are_searched(type_oid: int, raw: bytes, binary: bool) -> 
     assert len(masks) == 1
 
 
+@pytest.mark.parametrize(
+    ("type_oid", "raw", "value"),
+    [
+        (3802, b'{"SSN": "a", "x": [{"email": "bob@mail.example"}]}', "b***@mail.example"),
+        (25, b'[{"ssn": {"deep": "a"}}]', "***"),
+        (114, b'{"ssn": 123, "y": null}', "***"),
+    ],
+)
+def test_members_of_documents_named_like_a_classified_column_are_masked(
+    type_oid: int, raw: bytes, value: str
+) -> None:
+    for binary in (False, True):
+        sent = b"\1" + raw if binary and type_oid == 3802 else raw
+        result, masks = shown([column("x", type_oid, binary=binary)], data_row(sent))
+        assert value in result[0]["x"]
+        for secret in ('"a"', "bob", "123", "deep"):
+            assert secret not in result[0]["x"]
+        assert "pii" in masks
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"ssn": "a"', b"{ssn,b}", b"[" * 5_000 + b"ssn", b'{"ssn":null}']
+)
+def test_what_is_no_document_stays_as_it_is(raw: bytes) -> None:
+    assert one(column("x", 25), raw) == raw.decode()
+
+
+def test_a_document_with_two_members_of_one_name_is_hidden() -> None:
+    assert one(column("x", 114), b'{"ssn": "a", "ssn": null}') == "***"
+
+
 def test_a_column_name_may_be_a_value_too() -> None:
     result, masks = shown([column("bob@example.com")], data_row(b"x"))
     assert result == [{"b***@example.com": "x"}]
