@@ -43,12 +43,16 @@ _WAITING: Final = 64
 _MAX_QUERY_BYTES: Final = 1024 * 1024
 _MAX_RESULT_BYTES: Final = 128 * 1024 * 1024
 """Of formats that have a head or a foot and cannot be streamed."""
-_MAX_MEMORY_BYTES: Final = 1024 * 1024 * 1024
+_MAX_MEMORY_BYTES: Final = 2 * 1024 * 1024 * 1024
+_SPILL_BYTES: Final = 512 * 1024 * 1024
+"""State of one operator beyond which it goes to disk: a question about the whole of a long
+history becomes slow, not impossible."""
 
 _AUTHENTICATION_FAILED: Final = 516
 _TOO_MANY_QUERIES: Final = 202
 _BAD_ARGUMENTS: Final = 36
 _NOT_IMPLEMENTED: Final = 48
+_TOO_MANY_BYTES: Final = 396
 _STATUS: Final = {
     _AUTHENTICATION_FAILED: 401,
     guard.ACCESS_DENIED: 403,
@@ -63,6 +67,7 @@ _NAMES: Final = {
     _TOO_MANY_QUERIES: "TOO_MANY_SIMULTANEOUS_QUERIES",
     _BAD_ARGUMENTS: "BAD_ARGUMENTS",
     _NOT_IMPLEMENTED: "NOT_IMPLEMENTED",
+    _TOO_MANY_BYTES: "TOO_MANY_ROWS_OR_BYTES",
 }
 
 # The engine gives a stream block by block, each encoded on its own: right where a result is the
@@ -293,6 +298,9 @@ class Reader:
             "timeout_overflow_mode": "throw",
             "result_overflow_mode": "throw",
             "max_memory_usage": str(_MAX_MEMORY_BYTES),
+            "max_bytes_before_external_group_by": str(_SPILL_BYTES),
+            "max_bytes_before_external_sort": str(_SPILL_BYTES),
+            "max_bytes_before_external_join": str(_SPILL_BYTES),
             "allow_ddl": "0",
             "allow_introspection_functions": "0",
             # Leave a core to the writer.
@@ -325,6 +333,9 @@ class _Execution:
                     self._first = self._head(sql, parameters)
             else:
                 result = self._connection.query(sql, self.format, params=parameters)
+                # The engine's own limit counts a constant column once, whatever it is written as.
+                if result.size() > _MAX_RESULT_BYTES:
+                    raise QueryError(_TOO_MANY_BYTES, "The result is too large for this format")
                 self._first = result.bytes()
         except BaseException:
             self.close()
@@ -436,7 +447,10 @@ def _decompressed(data: bytes, encoding: str) -> bytes:
         case "identity" | "":
             return data
         case "gzip" | "deflate":
-            unpacked = zlib.decompressobj(wbits=47).decompress(data, _MAX_QUERY_BYTES + 1)
+            unpacker = zlib.decompressobj(wbits=47)
+            unpacked = unpacker.decompress(data, _MAX_QUERY_BYTES + 1)
+            if not unpacker.eof and len(unpacked) <= _MAX_QUERY_BYTES:
+                raise QueryError(_BAD_ARGUMENTS, "The body ends too early")
         case "zstd":
             with zstandard.ZstdDecompressor().stream_reader(data) as stream:
                 unpacked = stream.read(_MAX_QUERY_BYTES + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,33 @@ Write = Callable[..., None]
 Ask = Callable[[str], list[tuple[Any, ...]]]
 
 
-@pytest.fixture
-def chosen(tmp_path: Path) -> ClickHouseSink:
+def settings_in(folder: Path) -> ClickHouseSink:
     """Settings of a sink with a folder of its own."""
-    token = tmp_path / "token"
+    token = folder / "token"
     token.write_text(TOKEN + "\n")
     return ClickHouseSink.model_validate(
-        {"path": tmp_path / "ch", "http_port": 0, "http_token": {"file": token}}
+        {"path": folder / "ch", "http_port": 0, "http_token": {"file": token}}
     )
+
+
+def insert(
+    store: Store,
+    events: Sequence[Masked],
+    first: int = 0,
+    partition: int = 0,
+    token: str | None = None,
+) -> None:
+    """Write events as the sink writes the records of one partition."""
+    made = records(list(events), first)
+    rows, poison = Decoder().decode((record.offset, record.value) for record in made)
+    assert poison == []
+    name = token or f"{partition}:{first}-{first + len(made) - 1}"
+    store.insert(table(rows, TOPIC, TOPIC_ID, partition), name)
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> ClickHouseSink:
+    return settings_in(tmp_path)
 
 
 @pytest.fixture
@@ -42,18 +62,7 @@ def store(chosen: ClickHouseSink) -> Iterator[Store]:
 
 @pytest.fixture
 def write(store: Store) -> Write:
-    """Insert events as the records of one partition."""
-
-    def insert(
-        events: Sequence[Masked], first: int = 0, partition: int = 0, token: str | None = None
-    ) -> None:
-        made = records(list(events), first)
-        rows, poison = Decoder().decode((record.offset, record.value) for record in made)
-        assert poison == []
-        name = token or f"{partition}:{first}-{first + len(made) - 1}"
-        store.insert(table(rows, TOPIC, TOPIC_ID, partition), name)
-
-    return insert
+    return partial(insert, store)
 
 
 @pytest.fixture
