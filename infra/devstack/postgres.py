@@ -104,16 +104,26 @@ def place(state_dir: Path) -> Place:
     user = (account.pw_uid, account.pw_gid)
     home = _outside_folder(state_dir, user)
     if not _runs(install, user):
-        copy = home / "install"
-        if not copy.is_dir():
-            partial = home / "install.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(install, partial, symlinks=True)
-            partial.rename(copy)
-        install = copy
+        install = _copied(install, home / "install")
         if not _runs(install, user):
             raise PostgresUnusable(f"{account.pw_name} cannot run PostgreSQL from {install}")
     return Place(install, home / "home" / "data", user)
+
+
+def _copied(install: Path, folder: Path) -> Path:
+    """A copy of an installation below `folder`, with the libraries its wheel keeps beside it."""
+    package = install.parent
+    copy = folder / package.name / install.name
+    if not folder.is_dir():
+        partial = folder.with_name("install.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(install, partial / package.name / install.name, symlinks=True)
+        # The programs look for them by this path, relative to their own.
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, partial / libraries.name)
+        partial.rename(folder)
+    return copy
 
 
 def _unprivileged() -> pwd.struct_passwd:
@@ -177,9 +187,9 @@ def _remove(folder: Path) -> None:
 def _runs(install: Path, user: tuple[int, int]) -> bool:
     """Whether that user can run these binaries; tried, since permissions have many owners."""
     try:
-        return (
+        return all(
             subprocess.run(
-                [install / "bin" / "postgres", "--version"],
+                [install / "bin" / program, "--version"],
                 user=user[0],
                 group=user[1],
                 extra_groups=[],
@@ -189,6 +199,7 @@ def _runs(install: Path, user: tuple[int, int]) -> bool:
                 check=False,
             ).returncode
             == 0
+            for program in ("postgres", "initdb")
         )
     except (OSError, subprocess.SubprocessError):
         return False

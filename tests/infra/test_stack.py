@@ -187,13 +187,23 @@ def test_binaries_below_a_private_home_are_copied(
 ) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    shutil.copytree(postgres.bundled(), private / "install", symlinks=True)
-    monkeypatch.setattr(postgres, "bundled", lambda: private / "install")
+    bundled = postgres.bundled()
+    package = bundled.parent
+    shutil.copytree(bundled, private / package.name / bundled.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    shutil.copytree(libraries, private / libraries.name)
+    monkeypatch.setattr(postgres, "bundled", lambda: private / package.name / bundled.name)
     state.create()
+    postgres.ensure_password(state.postgres_superuser_password)
     place = postgres.place(state.root)
     assert not place.install.is_relative_to(private)
     assert place.user is not None
-    assert (place.install / "bin" / "postgres").exists()
+    server = postgres.Postgres(place, 0, state.postgres_superuser_password, state.target_password)
+    supervised = postgres.child(server, state.logs / "postgres.log", SMALL, tmp_path / "cache")
+    assert supervised.prepare is not None
+    asyncio.run(supervised.prepare())
+    assert (place.data / "PG_VERSION").exists()
+    assert (place.data.stat().st_uid, place.data.stat().st_gid) == place.user
     # The second start finds the copy.
     assert postgres.place(state.root) == place
     postgres.remove_data(state.root)
