@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 LOCK   := requirements-dev.lock
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test lint types bench docs lock audit test-containers test-keycloak clean
+.PHONY: install demo test lint types bench docs lock audit compile test-containers test-keycloak clean
 
 install: $(STAMP)
 
@@ -35,7 +35,13 @@ lint: install
 types: install
 	@$(BIN)/mypy
 
+# The hot modules compiled (needs a C compiler), beside and not instead of the sources.
+compile: install
+	@rm -rf build
+	@GATEBOOK_COMPILE=1 $(BIN)/python setup.py -q build --build-lib build/compiled
+
 bench: install
+	@if command -v cc >/dev/null; then $(MAKE) --no-print-directory compile; fi
 	@$(BIN)/python -m bench
 
 audit: install
