@@ -37,6 +37,9 @@ from schemas.settings import Kafka
 
 _BATCH_BYTES: Final = 1024 * 1024
 _BATCH_EVENTS: Final = 5000
+# Of an event in a batch: its envelope (schemas/chain.py) and Kafka's own fields, generously.
+_OVERHEAD: Final = 512
+_LARGEST: Final = topics.MAX_RECORD_BYTES - 64 * 1024
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0)
 
 _EVENTS = Counter("gatebook_journal_events_total", "Events made durable.")
@@ -62,9 +65,9 @@ class NotDurable(Exception):
 
 
 class Entry:
-    """Events that become durable together, and whom to tell."""
+    """Events that become durable together, and whom to tell. `before` are its earlier parts."""
 
-    __slots__ = ("deadline", "events", "size", "state", "tell")
+    __slots__ = ("before", "deadline", "events", "size", "state", "tell")
 
     def __init__(
         self,
@@ -77,12 +80,15 @@ class Entry:
         self.deadline = deadline
         self.size = sum(len(payload) for _, payload in events)
         self.state = "queued"
+        self.before: list[Entry] = []
 
     def withdraw(self) -> None:
         """Do not write it, unless it is on its way already."""
         self.tell = None
         if self.state == "queued":
             self.state = "withdrawn"
+        for part in self.before:
+            part.withdraw()
 
 
 def client_options(kafka: Kafka) -> dict[str, Any]:
@@ -168,17 +174,28 @@ class Journal:
     ) -> Entry:
         """Queue events. `tell` is called once: with a Receipt, or None when not durable in time.
 
-        A full journal says so at once (None, from within this call).
+        A full journal says so at once (None, from within this call), and so does one that is
+        given an event too large for any record: it would be refused for ever, and everything
+        after it with it.
         """
-        entry = Entry(events, tell, time.monotonic() + self._settings.deadline_s)
-        if self._bytes + entry.size > self._settings.max_bytes:
+        deadline = time.monotonic() + self._settings.deadline_s
+        entry = Entry(events, tell, deadline)
+        if self._bytes + entry.size > self._settings.max_bytes or any(
+            len(payload) > _LARGEST for _, payload in events
+        ):
             _REJECTED.inc()
             entry.state = "withdrawn"
             if tell is not None:
                 tell(None)
             return entry
-        self._bytes += entry.size
-        self._queue.append(entry)
+        if entry.size + _OVERHEAD * len(events) > _BATCH_BYTES:
+            # The last part is durable when all are: they are written in order.
+            *before, last = _parts(events)
+            entry = Entry(last, tell, deadline)
+            entry.before = [Entry(part, None, deadline) for part in before]
+        for part in (*entry.before, entry):
+            self._bytes += part.size
+            self._queue.append(part)
         self._idle.clear()
         self._wake.set()
         return entry
@@ -281,7 +298,9 @@ class Journal:
             queue.popleft()
             entry.state = "flying"
             for schema, payload in entry.events:
-                append(timestamp=now, key=key, value=link(schema, payload))
+                added = append(timestamp=now, key=key, value=link(schema, payload))
+                # A batch that is full says so by returning nothing, and the event would be lost.
+                assert added is not None, "an entry does not fit in a batch"  # noqa: S101
             size += entry.size
             events += len(entry.events)
             flying.append(entry)
@@ -377,6 +396,19 @@ class Journal:
                     if tell is not None:
                         _EXPIRED.inc()
                         tell(None)
+
+
+def _parts(events: Sequence[Encoded]) -> list[list[Encoded]]:
+    """Cut into runs that each fit in a batch, in order."""
+    parts: list[list[Encoded]] = [[]]
+    size = 0
+    for event in events:
+        size += len(event[1]) + _OVERHEAD
+        if parts[-1] and size > _BATCH_BYTES:
+            parts.append([])
+            size = len(event[1]) + _OVERHEAD
+        parts[-1].append(event)
+    return parts
 
 
 def _late(entries: Iterable[Entry], now: float) -> list[Entry]:

@@ -205,6 +205,17 @@ def unparseable(text: str, message: str, position: int = 0, sqlstate: str = "426
     )
 
 
+def refused(statement: Statement, message: str, sqlstate: str) -> Statement:
+    """The same statement, refused whoever asks."""
+    return msgspec.structs.replace(
+        statement,
+        kind=UNPARSEABLE,
+        kinds=frozenset({UNPARSEABLE}),
+        error=message,
+        sqlstate=sqlstate,
+    )
+
+
 def _single(text: str, tree: str) -> Statement:
     top = _TOP.search(tree)
     kinds = _kinds(tree)

@@ -341,6 +341,16 @@ class Asking:
                 relations = inner.statement.relations
         run.classified = self._reads_classified(kinds, relations)
         portal = run.portal
+        parameters = portal.parameters if portal is not None else ()
+        size = len(statement.recorded) + sum(len(value or b"") for _, _, value in parameters)
+        if size > wire.MAX_MESSAGE and not statement.error:
+            # They are recorded in one event, which must fit in one record.
+            statement = sql.refused(
+                statement,
+                f"a statement and its parameters may have at most {wire.MAX_MESSAGE} bytes",
+                "54000",
+            )
+            run.statement, kinds, parameters = statement, statement.kinds, ()
         return Request(
             statement_id=run.statement_id,
             action=action,
@@ -348,7 +358,7 @@ class Asking:
             kinds=kinds,
             relations=relations,
             statement=statement.recorded,
-            parameters=portal.parameters if portal is not None else (),
+            parameters=parameters,
             prepared_id=portal.prepared.statement_id if portal is not None else NONE_ID,
             refusal=statement.error,
         )
