@@ -1,0 +1,19 @@
+#!/bin/sh
+# KAFKA_ADVERTISED  host:port that clients are sent to, whatever address they asked first
+# KAFKA_CLUSTER_ID  id of a new cluster; random when absent
+# KAFKA_HEAP        largest heap
+set -eu
+cd /var/lib/kafka
+{
+    cat /opt/kafka/server.properties
+    echo "advertised.listeners=BROKER://${KAFKA_ADVERTISED:-localhost:9092}"
+} > server.properties
+set -- /opt/java/bin/java -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError -Djava.awt.headless=true \
+    -Dlog4j2.configurationFile=/opt/kafka/log4j2.properties \
+    --enable-native-access=ALL-UNNAMED -cp '/opt/kafka/libs/*'
+if [ ! -e data/meta.properties ]; then
+    id=${KAFKA_CLUSTER_ID:-$("$@" -Xmx128m kafka.tools.StorageTool random-uuid)}
+    "$@" -Xmx128m kafka.tools.StorageTool format --cluster-id "$id" --config server.properties
+fi
+# exec: the broker has to be process 1 to be told to stop.
+exec "$@" -Xms256m "-Xmx${KAFKA_HEAP:-768m}" kafka.Kafka server.properties
