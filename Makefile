@@ -27,6 +27,10 @@ test: install
 test-keycloak: install
 	@$(BIN)/python -m pytest -m keycloak tests/keycloak
 
+# The integration tests against containers (engine, base image and images are made where missing).
+test-containers: install
+	@$(BIN)/python -m tests.containers
+
 lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

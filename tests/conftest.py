@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,12 @@ class PostgresServer:
 
 def running(root: Path, options: Options) -> Iterator[dict[str, Any]]:
     """A stack for as long as a fixture lives: its status document."""
+    if os.environ.get("GATEBOOK_TEST_ENVIRONMENT") == "containers" and options.only:
+        from tests.containers import components
+
+        if components.KINDS.issuperset(options.only):
+            yield from components.running(root, options)
+            return
     state = StateDir.at(root)
     start_detached(state, options, print, die_with_parent=True)
     try:

@@ -213,7 +213,7 @@ def child(server: Postgres, log_file: Path, size: shop.Size, cache: Path) -> Chi
 
     async def settle() -> None:
         try:
-            await _fill(server, size, cache)
+            await fill(server.superuser("postgres"), server.gateway(), size, cache)
         except Exception as error:  # asyncpg's and OSError alike
             raise StepFailed(f"the shop cannot be filled: {error}") from error
 
@@ -306,11 +306,12 @@ def _initdb(server: Postgres) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-async def _fill(server: Postgres, size: shop.Size, cache: Path) -> None:
+async def fill(superuser: Conninfo, owner: Conninfo, size: shop.Size, cache: Path) -> None:
+    """Make the gateways' role and the shop it owns, unless they are there."""
     import asyncpg
 
-    password = server.gateway().password
-    admin = await asyncpg.connect(server.superuser("postgres").uri(), timeout=30)
+    password = owner.password
+    admin = await asyncpg.connect(superuser.uri(), timeout=30)
     try:
         if not await admin.fetchval(
             "select count(*) from pg_roles where rolname = $1", GATEWAY_ROLE
@@ -324,8 +325,8 @@ async def _fill(server: Postgres, size: shop.Size, cache: Path) -> None:
             await admin.execute(f"create database {DATABASE} owner {GATEWAY_ROLE}")
     finally:
         await admin.close()
-    owner = await asyncpg.connect(server.gateway().uri(), timeout=30)
+    gateway = await asyncpg.connect(owner.uri(), timeout=30)
     try:
-        await shop.seed(owner, size, cache)
+        await shop.seed(gateway, size, cache)
     finally:
-        await owner.close()
+        await gateway.close()
