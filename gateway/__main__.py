@@ -16,7 +16,7 @@ import structlog
 import uvloop
 
 from gateway.health import HealthServer
-from gateway.listener import bound_port, listen
+from gateway.listener import listen
 from gateway.node import Node
 from schemas.settings import Settings, SettingsError, load
 
@@ -52,7 +52,7 @@ async def serve(settings: Settings) -> None:
     )
     metrics_port = await health.start()
     node.start()
-    port = bound_port(server)
+    port = server.port
     _announce(settings, port, metrics_port)
     log.info("listening", host=gateway.postgres.host, port=port)
     stop = asyncio.Event()

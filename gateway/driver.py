@@ -137,6 +137,14 @@ class Connection(asyncio.Protocol):
         if not self._timers:
             timeout = self._node.settings.gateway.postgres.login_timeout_s
             self._timers.append(self._loop.call_later(timeout, self._login_timed_out))
+        session = transport.get_extra_info("ssl_object")
+        if session is not None:
+            if session.selected_alpn_protocol() != wire.ALPN:
+                # Without ALPN a browser could be made to speak to us in TLS.
+                self._close()
+                return
+            self._tls_version = session.version() or "TLS"
+            self.feed(TlsStarted(self._tls_version))
 
     def data_received(self, data: bytes) -> None:
         self.feed(Received(Side.CLIENT, data))
@@ -202,7 +210,7 @@ class Connection(asyncio.Protocol):
             case ConnectTarget():
                 self._spawn(self._connect())
             case CancelStatement(process_id, secret):
-                self._node.sessions.cancel(process_id, secret)
+                self._node.control.cancel(process_id, secret)
             case Close():
                 self._close()
             case Abort(reason):

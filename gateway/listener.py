@@ -13,15 +13,19 @@ from prometheus_client import Counter
 from gateway.driver import Connection
 from gateway.node import Node
 from gateway.protocols.postgres import wire
-from schemas.settings import Listener, SettingsError
+from schemas.settings import Listener as ListenerSettings
+from schemas.settings import SettingsError
 
 _REFUSED = Counter("gatebook_connections_refused_total", "Clients beyond max_connections.")
 _BACKLOG = 1024
+_ACCEPT_RETRY_S = 0.1
+_HANDSHAKE_S = 10.0
+_TLS_HANDSHAKE = b"\x16"
 
 log = structlog.get_logger("listener")
 
 
-def tls_context(settings: Listener) -> ssl.SSLContext | None:
+def tls_context(settings: ListenerSettings) -> ssl.SSLContext | None:
     """The listener's TLS; None for clear text. Raises SettingsError."""
     if settings.certificate is None or settings.private_key is None:
         if not settings.cleartext_loopback:
@@ -32,6 +36,7 @@ def tls_context(settings: Listener) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([wire.ALPN])
     try:
         context.load_cert_chain(settings.certificate, settings.private_key)
     except (OSError, ssl.SSLError) as error:
@@ -48,34 +53,100 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def listen(node: Node) -> asyncio.Server:
+class Listener:
+    """An open port. A client's first byte tells what it begins with: TLS at once ("direct SSL",
+    PostgreSQL 17) or a packet of the protocol.
+    """
+
+    def __init__(self, node: Node, tls: ssl.SSLContext | None, opened: socket.socket) -> None:
+        self._node = node
+        self._settings = node.settings.gateway.postgres
+        self._tls = tls
+        self._socket = opened
+        self._loop = asyncio.get_running_loop()
+        self._silent: set[asyncio.Task[None]] = set()
+        self._task = self._loop.create_task(self._run())
+
+    @property
+    def port(self) -> int:
+        """The port taken."""
+        return int(self._socket.getsockname()[1])
+
+    def close(self) -> None:
+        """Accept no one any more."""
+        for task in (self._task, *self._silent):
+            task.cancel()
+        self._socket.close()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                accepted, _ = await self._loop.sock_accept(self._socket)
+            except OSError as error:
+                # Out of descriptors, or a client that is gone already: others still come.
+                log.warning("accept_failed", error=type(error).__name__)
+                await asyncio.sleep(_ACCEPT_RETRY_S)
+                continue
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self._loop.create_task(self._welcome(accepted))
+            self._silent.add(task)
+            task.add_done_callback(self._silent.discard)
+
+    async def _welcome(self, accepted: socket.socket) -> None:
+        try:
+            if len(self._node.sessions) + len(self._silent) > self._settings.max_connections:
+                _REFUSED.inc()
+                await self._loop.connect_accepted_socket(_Full, accepted)
+                return
+            async with asyncio.timeout(self._settings.login_timeout_s):
+                direct = await self._first_byte(accepted) == _TLS_HANDSHAKE
+            if direct and self._tls is not None:
+                await self._loop.connect_accepted_socket(
+                    self._connection, accepted, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S
+                )
+            else:
+                await self._loop.connect_accepted_socket(self._connection, accepted)
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            accepted.close()
+
+    def _connection(self) -> Connection:
+        return Connection(self._node, self._tls, self._settings.cleartext_loopback)
+
+    async def _first_byte(self, accepted: socket.socket) -> bytes:
+        """Seen, not taken. Raises OSError when the client leaves without one."""
+        readable = asyncio.Event()
+        self._loop.add_reader(accepted.fileno(), readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(accepted.fileno())
+        first = accepted.recv(1, socket.MSG_PEEK)
+        if not first:
+            raise ConnectionAbortedError("the client left")
+        return first
+
+
+async def listen(node: Node) -> Listener:
     """Bind and serve. Raises SettingsError."""
     settings = node.settings.gateway.postgres
     if settings.cleartext_loopback and not _is_loopback(settings.host):
         raise SettingsError("gateway.postgres: cleartext_loopback needs a loopback address")
     context = tls_context(settings)
-
-    def accept() -> asyncio.Protocol:
-        if len(node.sessions) >= settings.max_connections:
-            _REFUSED.inc()
-            return _Full()
-        return Connection(node, context, settings.cleartext_loopback)
-
     try:
-        server = await asyncio.get_running_loop().create_server(
-            accept, settings.host, settings.port, backlog=_BACKLOG, reuse_address=True
-        )
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(_BACKLOG)
+        opened.setblocking(False)
     except OSError as error:
         raise SettingsError(
             f"gateway.postgres: cannot bind {settings.host}:{settings.port}: {error.strerror}"
         ) from None
-    return server
-
-
-def bound_port(server: asyncio.Server) -> int:
-    """The port a server took."""
-    sock: socket.socket = server.sockets[0]
-    return int(sock.getsockname()[1])
+    return Listener(node, context, opened)
 
 
 class _Full(asyncio.Protocol):

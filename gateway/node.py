@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from gateway.catalog import Catalog
+from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Journal, publish_schemas
 from gateway.policy.decide import NoPolicies, Policies, PolicyError
@@ -64,17 +65,20 @@ class Node:
         self.journal = Journal(
             settings.kafka, settings.gateway.journal, settings.gateway.name, self._prepare
         )
+        self.control = Control(settings.kafka, settings.gateway.name, self.sessions, self.journal)
         self._own_key = self.new_id(), os.urandom(KEY_BYTES)
         self.own_sealer = Sealer(*self._own_key)
 
     def start(self) -> None:
         """Begin the background work."""
         self.journal.start()
+        self.control.start()
         for catalog in self.catalogs.values():
             catalog.start()
 
     async def close(self) -> None:
         """Stop it; what is queued for the journal is written first."""
+        await self.control.close()
         await self.journal.close()
         for catalog in self.catalogs.values():
             await catalog.close()

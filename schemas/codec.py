@@ -23,7 +23,7 @@ import msgspec
 from fastavro import parse_schema, schemaless_reader
 
 from schemas import binary, events
-from schemas.events import Context, Event, KeyWraps, Masked, Original
+from schemas.events import Context, Control, Event, KeyWraps, Masked, Original
 
 T = TypeVar("T")
 
@@ -171,7 +171,7 @@ def _typed(record: dict[str, Any], kind: type[T]) -> T:
         raise CodecError(f"{kind.__name__}: {error}") from None
 
 
-_FRAMED: Final[tuple[type[Any], ...]] = (Masked, KeyWraps)
+_FRAMED: Final[tuple[type[Any], ...]] = (Masked, KeyWraps, Control)
 CURRENT: Final[dict[type[Any], Schema]] = {
     kind: load(kind.__name__) for kind in (*events.KINDS, *_FRAMED)
 }
@@ -186,6 +186,7 @@ _ORIGINAL_KIND: Final[dict[str, type[Any]]] = {
 }
 _CONTEXT_WRITER: Final = binary.writer(load("Context").parsed)
 _WRAPS_WRITER: Final = binary.writer(CURRENT[KeyWraps].parsed)
+_CONTROL_WRITER: Final = binary.writer(CURRENT[Control].parsed)
 _ORIGINAL_WRITER: Final = {
     original: binary.writer(CURRENT[kind].original) for kind, original in events.ORIGINALS.items()
 }
@@ -213,6 +214,11 @@ def encode_wraps(wraps: KeyWraps) -> bytes:
     """A framed gatebook.keys value."""
     schema = CURRENT[KeyWraps]
     return frame(schema.sha256, _WRAPS_WRITER(wraps))
+
+
+def encode_control(control: Control) -> bytes:
+    """A framed gatebook.control value."""
+    return frame(CURRENT[Control].sha256, _CONTROL_WRITER(control))
 
 
 def frame(schema_sha256: bytes, payload: bytes) -> bytes:
@@ -300,6 +306,11 @@ class Archive:
         """A gatebook.keys value."""
         sha256, payload = unframe(value)
         return _typed(_read(self.schema(sha256).parsed, payload), KeyWraps)
+
+    def decode_control(self, value: bytes) -> Control:
+        """A gatebook.control value."""
+        sha256, payload = unframe(value)
+        return _typed(_read(self.schema(sha256).parsed, payload), Control)
 
     def decode_masked(self, value: bytes) -> Masked:
         """A gatebook.masked value."""

@@ -216,6 +216,16 @@ class Masked(_Record, frozen=True):
     masks: list[str] = []
 
 
+class Control(_Record, frozen=True):
+    """What one node asks of whichever node it concerns."""
+
+    action: str
+    process_id: int
+    proof: bytes
+    gateway: str
+    at: int
+
+
 class Wrap(_Record, frozen=True):
     recipient: str
     ciphertext: bytes

@@ -8,6 +8,7 @@ EVENTS = "gatebook.events"
 MASKED = "gatebook.masked"
 KEYS = "gatebook.keys"
 SCHEMAS = "gatebook.schemas"
+CONTROL = "gatebook.control"
 DEAD_LETTERS = "gatebook.dead-letters"
 
 MAX_RECORD_BYTES = 24 * 1024 * 1024
@@ -47,5 +48,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(MASKED, partitions=4),
     Topic(KEYS, partitions=1, compacted=True),
     Topic(SCHEMAS, partitions=1, compacted=True),
+    # Commands, not history: worthless a minute later.
+    Topic(CONTROL, partitions=1, retention_ms=86_400_000),
     Topic(DEAD_LETTERS, partitions=1),
 )

@@ -11,6 +11,9 @@ SSL_REQUEST: Final = 80877103
 GSSENC_REQUEST: Final = 80877104
 CANCEL_REQUEST: Final = 80877102
 
+ALPN: Final = "postgresql"
+"""Name of the protocol in TLS; a client that begins with TLS must ask for it (section 54.2.9)."""
+
 MAX_STARTUP: Final = 10_000
 """Length of a start-up packet at most, as PostgreSQL's MAX_STARTUP_PACKET_LENGTH."""
 
