@@ -63,6 +63,7 @@ class Answering:
         self._fragment_bytes = 0
         self._columns: dict[tuple[bytes, tuple[int, ...], bool], Any] = {}
         self._columns_of: CatalogView | None = None
+        self._described_fields: dict[bytes, list[tuple[str, int, int, int, int]]] = {}
         self.now = 0
         self.commands: list[Command] = []
         self.expected: deque[Expectation] = deque()
@@ -241,11 +242,20 @@ class Answering:
         if known is None:
             known = self._columns[key] = tuple(
                 (name, table, number, kind, _format(formats, index, shown), source)
-                for index, (name, table, number, kind, shown) in enumerate(pipeline.columns(body))
+                for index, (name, table, number, kind, shown) in enumerate(self._fields(body))
                 for source in (self._source(table, number, run.classified),)
             )
         result: tuple[tuple[str, int, int, int, int, str], ...] = known
         return result
+
+    def _fields(self, body: bytes) -> list[tuple[str, int, int, int, int]]:
+        """The fields of a RowDescription. Raises ProtocolViolation."""
+        fields = self._described_fields.get(body)
+        if fields is None:
+            if len(self._described_fields) >= _COLUMNS:
+                self._described_fields.clear()
+            fields = self._described_fields[body] = pipeline.columns(body)
+        return fields
 
     def _source(self, table: int, number: int, classified: bool) -> str:
         found = self._catalog().columns.get((table, number))
@@ -273,6 +283,7 @@ class Answering:
                 if head.completes and head.run is not None:
                     self.complete(head.run, "completed")
             case "T":
+                self._fields(whole[5:])
                 if head is not None and head.kind is Expect.DESCRIBE:
                     expected.popleft()
                     if head.target is not None:
@@ -339,6 +350,8 @@ class Answering:
         head = self.expected[0] if self.expected else None
         if head is None or head.kind not in (Expect.SYNC, Expect.QUERY):
             raise ProtocolViolation("the target is ready out of turn")
+        if len(whole) != 6:
+            raise ProtocolViolation("the target sent an invalid length")
         self.expected.popleft()
         for run in head.runs:
             self.complete(run, "failed")

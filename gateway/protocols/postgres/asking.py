@@ -281,6 +281,8 @@ class Asking:
             runs.append(alone)
             refusals[alone] = part
             if bound is not None:
+                assert part.expectation is not None  # noqa: S101 (narrowing)
+                part.expectation.completes = False
                 self._finish_at(alone, self._bound.pop(bound))
         for portal, part in self._bound.items():
             alone = self._prepare_run(portal.prepared, portal, part)
@@ -307,7 +309,7 @@ class Asking:
 
     @staticmethod
     def _finish_at(run: Run, part: Part) -> None:
-        """The run is complete when this part's response comes; an earlier part's is not it."""
+        """The run is complete when this part's response comes."""
         assert part.expectation is not None  # noqa: S101 (narrowing)
         part.expectation.run = run
         part.expectation.completes = True

@@ -216,4 +216,5 @@ def columns(body: bytes) -> list[tuple[str, int, int, int, int]]:
         table, number, kind = reader.uint32(), reader.uint16(), reader.uint32()
         reader.take(6)
         fields.append((name, table, number, kind, reader.uint16()))
+    reader.end()
     return fields

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.identity.principal import Principal
 from gateway.machine import (
@@ -48,6 +48,7 @@ ALLOW = Decision(Verdict.ALLOW, ("dba",), "")
 DENY = Decision(Verdict.DENY, ("support",), "support changes nothing", "Ask a DBA.")
 ALICE = Principal("https://issuer", "a1", "alice", ("support",), None, "person", 2_000_000_000.0)
 NO_CATALOG = CatalogView({}, frozenset(), frozenset())
+GATE = Credential("shop_db", "gate", "hunter2", encrypted=False)
 KEY = (4242, b"\x01\x02\x03\x04")
 
 
@@ -68,17 +69,16 @@ class Dialogue:
         self,
         door: Door | None = None,
         catalog: CatalogView = NO_CATALOG,
-        credential: Credential | None = None,
+        credential: Callable[[str], Credential] = lambda name: GATE,
         chunk_bytes: int = 256 * 1024,
     ) -> None:
         ids = itertools.count(1)
-        known = credential or Credential("shop_db", "gate", "hunter2", encrypted=False)
         self.now = 1_000
         self.catalog = catalog
         self.machine = PostgresMachine(
             Surroundings(
                 door=door or Door(tls=True, cleartext=True, targets=frozenset({"shop"})),
-                credential=lambda name: known,
+                credential=credential,
                 catalog=lambda name: self.catalog,
                 analyse=analyse,
                 new_id=lambda: ident(next(ids)),

@@ -1,0 +1,372 @@
+"""How sessions end, and what happens when the journal does not answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.machine import (
+    Abort,
+    Ask,
+    Close,
+    Command,
+    Decided,
+    Ended,
+    Expired,
+    Idle,
+    Record,
+    RequestData,
+    Rows,
+    Shutdown,
+)
+from gateway.protocols.postgres.startup import NOT_DURABLE_TEXT
+from tests.gateway.protocols.postgres import messages as pg
+from tests.gateway.protocols.postgres.dialogue import (
+    CLIENT,
+    RECEIPT,
+    TARGET,
+    Dialogue,
+    facts,
+    outcomes,
+    requests,
+    rows,
+    sent,
+    signed_in,
+    statements,
+)
+
+
+def ended(commands: list[Command]) -> str:
+    """Why the session ended, which must be the last thing recorded."""
+    last = facts(commands)[-1]
+    assert isinstance(last, Ended)
+    return last.reason
+
+
+def asking(text: str = "select 1") -> Dialogue:
+    """Statement 2 waits for its decision, with ticket 1000."""
+    talk = signed_in()
+    assert isinstance(talk.client(pg.query(text))[0], Ask)
+    return talk
+
+
+def running(text: str = "select 1") -> Dialogue:
+    """Statement 2 runs at the target."""
+    talk = asking(text)
+    talk.decided(1000)
+    return talk
+
+
+def said(commands: list[Command]) -> dict[str, str]:
+    """The last ErrorResponse sent to the client."""
+    errors = [one for one in pg.split(sent(commands, CLIENT)) if one[:1] == b"E"]
+    return pg.fields(errors[-1])
+
+
+# --- the client ---
+
+
+def test_terminate_is_passed_on_and_ends_the_session() -> None:
+    talk = signed_in()
+    talk.client(pg.query("select 1"))
+    talk.decided(1000)
+    talk.record(talk.target(pg.done("SELECT 0"), pg.ready()))
+    commands = talk.client(pg.TERMINATE)
+    assert sent(commands, TARGET) == pg.TERMINATE
+    (end,) = [fact for fact in facts(commands) if isinstance(fact, Ended)]
+    assert (end.reason, end.statements) == ("client_closed", 1)
+    assert end.bytes_in == len(pg.query("select 1") + pg.TERMINATE)
+    assert end.bytes_out == len(pg.done("SELECT 0") + pg.ready())
+    assert commands[-1] == Close()
+
+
+def test_terminate_waits_for_what_was_asked_before_it() -> None:
+    talk = asking()
+    assert talk.client(pg.TERMINATE) == []
+    commands = talk.decided(1000)
+    assert sent(commands, TARGET) == pg.query("select 1") + pg.TERMINATE
+    assert outcomes(commands) == [(2, "lost", "")]
+    assert ended(commands) == "client_closed"
+
+
+def test_a_client_lost_in_the_middle_of_a_result_is_recorded() -> None:
+    talk = running()
+    talk.target(pg.columns("a"), pg.row(b"1"))
+    commands = talk.closed(CLIENT)
+    assert rows(commands) == [(2, "rows", pg.row(b"1"))]
+    assert outcomes(commands) == [(2, "lost", "")]
+    assert ended(commands) == "client_lost"
+    assert commands[-1] == Close()
+
+
+def test_a_client_lost_while_it_waits_for_a_decision_never_reaches_the_target() -> None:
+    talk = asking("insert into t values (1)")
+    assert outcomes(talk.closed(CLIENT)) == [(2, "lost", "")]
+    assert talk.decided(1000) == []
+
+
+def test_after_the_end_nothing_is_heard() -> None:
+    talk = running()
+    talk.closed(CLIENT)
+    assert talk.target(pg.done("SELECT 1"), pg.ready()) == []
+    assert talk.client(pg.query("select 2")) == talk.closed(TARGET) == []
+    assert talk.handle(Idle()) == talk.handle(Shutdown()) == []
+
+
+# --- the target ---
+
+
+def test_a_target_lost_in_the_middle_of_a_result() -> None:
+    talk = running()
+    talk.target(pg.columns("a"), pg.row(b"1"))
+    commands = talk.closed(TARGET)
+    assert outcomes(commands) == [(2, "lost", "08006")]
+    assert sent(commands, CLIENT) == b""
+    commands = talk.record(commands)
+    assert pg.kinds(sent(commands, CLIENT)) == "TDE"
+    assert said(commands)["C"] == "08006"
+    assert ended(commands) == "target_lost"
+    assert commands[-1] == Close()
+
+
+def test_a_targets_own_last_words_are_the_clients() -> None:
+    talk = running()
+    words = pg.error("57P01", "terminating connection due to administrator command", "FATAL")
+    commands = talk.target(words)
+    assert outcomes(commands) == [(2, "failed", "57P01")]
+    commands += talk.closed(TARGET)
+    commands += talk.record(commands)
+    assert sent(commands, CLIENT) == words
+    assert ended(commands) == "target_lost"
+
+
+def test_a_target_lost_while_nothing_runs() -> None:
+    talk = signed_in()
+    commands = talk.closed(TARGET)
+    assert outcomes(commands) == []
+    assert said(commands)["C"] == "08006"
+
+
+# --- the gateway ---
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "reason"),
+    [(Expired(), "28000", "token_expired"), (Shutdown(), "57P01", "shutdown")],
+)
+def test_the_gateway_ends_a_session_with_a_fatal_error(
+    event: object, code: str, reason: str
+) -> None:
+    talk = running()
+    commands = talk.handle(event)  # type: ignore[arg-type]
+    assert outcomes(commands) == [(2, "lost", code)]
+    commands += talk.record(commands)
+    assert said(commands)["C"] == code
+    assert ended(commands) == reason
+    assert commands[-1] == Close()
+
+
+def test_what_was_not_forwarded_when_a_session_ends_is_not_forwarded_after_it() -> None:
+    """The decision comes while the FATAL waits for its record."""
+    talk = asking("insert into t values (1)")
+    commands = talk.handle(Expired())
+    assert outcomes(commands) == [(2, "lost", "28000")]
+    assert talk.decided(1000) == []
+    assert talk.client(pg.query("select 2")) == []
+    (close,) = [c for c in talk.record(commands) if isinstance(c, Close)]
+    assert close == Close()
+
+
+def test_nor_does_a_journal_that_fails_meanwhile_add_an_error() -> None:
+    talk = asking("insert into t values (1)")
+    commands = talk.handle(Expired())
+    assert talk.not_durable(1000) == []
+    assert pg.kinds(sent(talk.record(commands), CLIENT)) == "E"
+
+
+def test_a_client_that_breaks_the_protocol_gets_what_came_before_and_a_fatal_error() -> None:
+    talk = running()
+    answer = pg.columns("a") + pg.row(b"1") + pg.done("SELECT 1") + pg.ready()
+    before = talk.target(answer)
+    commands = talk.client(b"\x00garbage")
+    assert sent(commands, CLIENT) == b""
+    spoken = talk.record(before + commands)
+    assert sent(spoken, CLIENT).startswith(answer)
+    assert said(spoken)["C"] == "08P01"
+    assert ended(spoken) == "protocol_error"
+
+
+def test_messages_before_garbage_in_one_packet_are_asked() -> None:
+    talk = signed_in()
+    commands = talk.client(pg.query("select 1") + b"\x00garbage")
+    assert statements(commands) == ["select 1"]
+    assert outcomes(commands) == [(2, "lost", "08P01")]
+
+
+def test_a_fault_of_ours_ends_the_session_in_the_book() -> None:
+    talk = signed_in()
+    commands = talk.client(pg.query("select 1"))
+    # One decision too few: a fault of the driver's.
+    commands = talk.handle(Decided(1000, (), RECEIPT))
+    assert isinstance(commands[-1], Abort)
+    assert "ValueError" in commands[-1].reason
+    assert outcomes(commands) == [(2, "lost", "")]
+    assert ended(commands) == "protocol_error"
+
+
+# --- requests that cannot be recorded ---
+
+
+def test_a_query_that_cannot_be_recorded_fails_and_the_session_goes_on() -> None:
+    talk = asking("insert into t values (1)")
+    commands = talk.not_durable(1000)
+    assert sent(commands, TARGET) == b""
+    assert outcomes(commands) == [(2, "failed", "58030")]
+    assert pg.kinds(sent(commands, CLIENT)) == "EZ"
+    assert said(commands)["C"] == "58030" and said(commands)["M"] == NOT_DURABLE_TEXT
+    assert sent(talk.allow(talk.client(pg.query("select 2"))), TARGET) == pg.query("select 2")
+
+
+def test_in_the_extended_protocol_what_follows_is_skipped_to_the_sync() -> None:
+    talk = signed_in()
+    talk.client(pg.extended("insert into t values (1)", name="s"))
+    commands = talk.not_durable(1000)
+    assert pg.kinds(sent(commands, CLIENT)) == "E"
+    assert talk.client(pg.extended("select 2"), pg.query("select 3")) == []
+    assert sent(talk.client(pg.SYNC), CLIENT) == pg.ready()
+    (unknown,) = requests(talk.client(pg.bind(name="s"), pg.execute(), pg.SYNC))
+    assert unknown.refusal == 'prepared statement "s" does not exist'
+
+
+def test_a_whole_segment_is_skipped_with_its_sync() -> None:
+    talk = signed_in()
+    talk.client(pg.extended("insert into t values (1)"), pg.extended("select 2"), pg.SYNC)
+    commands = talk.not_durable(1000)
+    assert outcomes(commands) == [(2, "failed", "58030"), (3, "failed", "58030")]
+    assert pg.kinds(sent(commands, CLIENT)) == "EZ"
+    assert talk.decided(1001) == []
+    assert statements(talk.client(pg.query("select 4"))) == ["select 4"]
+
+
+def test_after_it_texts_that_wait_for_an_answer_do_not_wait_for_ever() -> None:
+    talk = signed_in()
+    talk.client(pg.query("select f()"), pg.query("select 'a\\b'"))
+    commands = talk.not_durable(1000)
+    assert statements(commands) == ["select 'a\\b'"]
+
+
+def test_the_next_queued_query_is_judged_by_itself() -> None:
+    talk = signed_in()
+    talk.client(pg.query("insert into t values (1)"), pg.query("select 2"))
+    assert pg.kinds(sent(talk.not_durable(1000), CLIENT)) == "EZ"
+    assert sent(talk.decided(1001), TARGET) == pg.query("select 2")
+
+
+def test_in_a_transaction_only_the_end_of_the_connection_undoes_it() -> None:
+    talk = running("begin")
+    talk.record(talk.target(pg.done("BEGIN"), pg.ready("T")))
+    talk.client(pg.query("insert into t values (1)"))
+    commands = talk.not_durable(1002)
+    assert sent(commands, TARGET) == b""
+    assert outcomes(commands) == [(3, "failed", "58030")]
+    assert said(commands)["S"] == "FATAL" and said(commands)["C"] == "58030"
+    assert ended(commands) == "not_durable"
+    assert commands[-1] == Close()
+
+
+def test_so_it_is_in_a_pipeline_of_which_a_part_runs() -> None:
+    talk = signed_in()
+    talk.client(pg.extended("insert into t values (1)"), pg.extended("select 2"), pg.SYNC)
+    talk.decided(1000)
+    commands = talk.not_durable(1001)
+    assert said(commands)["S"] == "FATAL"
+    assert outcomes(commands) == [(2, "unknown", "58030"), (3, "failed", "58030")]
+    assert sent(commands, TARGET) == b""
+
+
+def test_copy_data_that_cannot_be_recorded_ends_the_session() -> None:
+    talk = running("copy t from stdin")
+    talk.target(pg.COPY_IN)
+    (record,) = talk.client(pg.copy_data(b"1\n"))
+    assert isinstance(record, Record) and isinstance(record.facts[0], RequestData)
+    commands = talk.not_durable(record.ticket)
+    assert sent(commands, TARGET) == b""
+    assert outcomes(commands) == [(2, "unknown", "58030")]
+    assert said(commands)["S"] == "FATAL"
+
+
+def test_terminating_after_it_ends_the_session() -> None:
+    talk = signed_in()
+    talk.client(pg.extended("select 1"), pg.TERMINATE)
+    commands = talk.not_durable(1000)
+    assert ended(commands) == "client_closed"
+
+
+# --- responses that cannot be recorded ---
+
+
+def test_a_response_that_cannot_be_recorded_is_withheld() -> None:
+    talk = running("insert into t values (1)")
+    (record,) = talk.target(pg.done("INSERT 0 1"), pg.ready())
+    assert isinstance(record, Record)
+    commands = talk.not_durable(record.ticket)
+    assert outcomes(commands) == [(2, "unknown", "58030")]
+    assert pg.kinds(sent(commands, CLIENT)) == "E"
+    assert (said(commands)["S"], said(commands)["C"]) == ("FATAL", "58030")
+    assert "may have run" in said(commands)["M"]
+    assert ended(commands) == "not_durable"
+    assert commands[-1] == Close()
+
+
+def test_so_are_those_behind_it() -> None:
+    talk = signed_in()
+    talk.allow(talk.client(pg.query("select 1"), pg.query("select 2"), pg.query("select 3")))
+    first = talk.target(pg.done("SELECT 1"), pg.ready())
+    talk.target(pg.done("SELECT 1"), pg.ready())
+    (record,) = first
+    assert isinstance(record, Record)
+    commands = talk.not_durable(record.ticket)
+    assert outcomes(commands) == [
+        (2, "unknown", "58030"),
+        (3, "unknown", "58030"),
+        (4, "unknown", "58030"),
+    ]
+    assert pg.kinds(sent(commands, CLIENT)) == "E"
+
+
+def test_rows_that_cannot_be_recorded_are_not_shown() -> None:
+    talk = running()
+    talk.target(pg.columns("a"), pg.row(b"secret"))
+    (record,) = talk.handle(Idle())
+    assert isinstance(record, Record) and isinstance(record.facts[0], Rows)
+    commands = talk.not_durable(record.ticket)
+    assert b"secret" not in sent(commands, CLIENT)
+    assert outcomes(commands) == [(2, "unknown", "58030")]
+
+
+# --- bounds ---
+
+
+def test_what_waits_is_counted_so_that_the_driver_can_stop_reading() -> None:
+    talk = signed_in()
+    session = talk.machine.session
+    assert session is not None
+    talk.client(pg.query("select '" + "x" * 1_000_000 + "'"))
+    assert session.unsent_requests > 1_000_000
+    talk.client(pg.query("select '\\" + "x" * 1_000_000 + "'"))
+    assert session.unsent_requests > 2_000_000
+    talk.decided(1000)
+    answer = (pg.columns("a"), pg.row(b"y" * 500_000), pg.done("SELECT 1"), pg.ready())
+    commands = talk.target(*answer)
+    assert session.unrecorded_bytes > 500_000
+    talk.record(commands)
+    assert session.unrecorded_bytes == 0
+    assert len(sent(talk.allow(commands), TARGET)) > 1_000_000
+    assert session.unsent_requests < 2_000
+
+
+def test_a_flood_of_messages_without_an_answer_is_counted_too() -> None:
+    talk = signed_in()
+    session = talk.machine.session
+    assert session is not None
+    talk.client(pg.SYNC * 10_000)
+    assert session.unsent_requests > 4 * 1024 * 1024
