@@ -40,8 +40,10 @@ _BATCH_BYTES: Final = 512 * 1024
 _RECORD_OVERHEAD: Final = 1024
 _PAUSE_S: Final = 0.05
 """Longest stretch of computing between two turns of the loop, which must send heartbeats."""
-_REFRESH_S: Final = 10.0
+_REFRESH_S: Final = 5.0
 """How often erased keys are looked for."""
+_SILENCE_S: Final = 15.0
+"""Without an answer from Kafka for so long, this process is not ready."""
 
 
 class TooLarge(CodecError):
@@ -115,6 +117,8 @@ class Metrics:
             self.events.labels(kind).inc(number)
         for mask, number in outbox.masks.items():
             self.masks.labels(mask.partition(":")[0]).inc(number)
+        for reason, number in outbox.reasons.items():
+            self.dead_letters.labels(reason).inc(number)
 
 
 class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -152,6 +156,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
         self._unready = "starting"
         self._partitions = 0
         self._learned = False
+        self._heard = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. Any error that is not a record's own ends the process."""
@@ -161,7 +166,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
             settings.metrics_host,
             settings.metrics_port,
             self._metrics.registry,
-            lambda: self._unready,
+            self._missing,
             folder / "mask.json" if folder else None,
         ) as url:
             log.info("started", metrics=url, group=settings.group_id)
@@ -172,6 +177,12 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._unready = "stopping"
                 await self._stop()
         log.info("stopped")
+
+    def _missing(self) -> str:
+        """What this process lacks to do its work, or nothing."""
+        if not self._unready and time.monotonic() - self._heard > _SILENCE_S:
+            return "Kafka does not answer"
+        return self._unready
 
     async def _start(self) -> None:
         await self._producer.start()
@@ -221,7 +232,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
         log.info("assigned", partitions=sorted(partition.partition for partition in assigned))
 
     async def _loop(self, stop: asyncio.Event) -> None:
-        refreshed = time.monotonic()
+        refreshed = self._heard = time.monotonic()
         while not stop.is_set():
             # Outside the lock: a rebalance must not wait for records to arrive.
             batches = await self._consumer.getmany(
@@ -237,7 +248,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
                         await self._process(batches)
             if time.monotonic() - refreshed > _REFRESH_S:
                 await self._keyring.catch_up()
-                refreshed = time.monotonic()
+                refreshed = self._heard = time.monotonic()
             self._metrics.keys.set(len(self._keyring))
 
     async def _process(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> None:
@@ -280,15 +291,6 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._learn()
                 self._add(record, outbox)
         except (CodecError, SealingError, MissingKey) as error:
-            reason = type(error).__name__
-            log.error(
-                "dead letter",
-                reason=reason,
-                error=str(error),
-                partition=record.partition,
-                offset=record.offset,
-            )
-            self._metrics.dead_letters.labels(reason).inc()
             await outbox.dead_letter(record, error)
 
     async def _learn(self) -> None:
@@ -339,6 +341,7 @@ class Outbox:
         self.size = 0
         self.kinds: Counter[str] = Counter()
         self.masks: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
 
     def add(self, session_id: bytes, value: bytes, timestamp: int) -> None:
         """An audit copy; those of a session stay in their order."""
@@ -355,9 +358,14 @@ class Outbox:
     async def dead_letter(self, record: Any, error: Exception) -> None:
         """The record as it came, still sealed, with the reason beside it."""
         source = f"{record.topic}/{record.partition}/{record.offset}"
+        reason = type(error).__name__
+        # The first of a batch stands for all: a flood must not fill the disk with log lines.
+        if reason not in self.reasons:
+            log.error("dead letter", reason=reason, error=str(error), source=source)
+        self.reasons[reason] += 1
         headers = [
             ("gatebook-stage", b"mask"),
-            ("gatebook-error", type(error).__name__.encode()),
+            ("gatebook-error", reason.encode()),
             ("gatebook-reason", str(error).encode()),
             ("gatebook-topic", record.topic.encode()),
             ("gatebook-partition", str(record.partition).encode()),
