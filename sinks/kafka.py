@@ -138,6 +138,6 @@ async def topic_identity(admin: AIOKafkaAdminClient, topic: str) -> tuple[str, b
     # The client's own request method: it has no public one for requests it does not define.
     response = await admin._send_request(_MetadataRequest(topic))
     (found,) = response.topics
-    if found[0]:
+    if found[2] == _NO_ID:
         raise for_code(found[0])(topic)
     return response.cluster_id, found[2]

@@ -17,7 +17,12 @@ from typing import Any, Final, Protocol
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    UnknownTopicOrPartitionError,
+)
 
 from schemas.topics import DEAD_LETTERS, MAX_RECORD_BYTES
 from sinks.kafka import topic_identity
@@ -94,19 +99,27 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
         # turned out to be unavailable.
         self._writing = asyncio.Lock()
         self._rebalancing = False
+        # aiokafka hands out records of new partitions while `on_partitions_assigned` still runs,
+        # and swallows what that raises: nothing is read before it has ended.
+        self._assigned = asyncio.Event()
+        self._failure: Exception | None = None
+        self._generation = self._reading = 0
+        self._starts: dict[TopicPartition, tuple[int | None, tuple[int, int] | None]] = {}
         self._stopping = asyncio.Event()
         self._first_at: float | None = None
 
     def stop(self) -> None:
         """Finish what is being written, then end."""
         self._stopping.set()
+        self._assigned.set()
 
     async def run(self) -> None:
         """Until `stop`. Raises whatever is no mere unavailability of the sink."""
         await self._admin.start()
         try:
             await self._producer.start()
-            self._cluster, self._topic_id = await self._identity()
+            if not await self._topic_exists():
+                return
             self._consumer.subscribe([self._topic], listener=self)
             await self._consumer.start()
             while not self._stopping.is_set():
@@ -118,6 +131,12 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
             await self._admin.close()
 
     async def _step(self) -> None:
+        await self._assigned.wait()
+        if self._failure is not None:
+            raise self._failure
+        if self._reading != self._generation and not await self._start_reading():
+            await self._stopped_within(_FIRST_RETRY_S)
+            return
         wait = _IDLE_S
         if self._first_at is not None:
             wait = max(0.0, self._first_at + self._linger_s - time.monotonic())
@@ -125,6 +144,9 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
             fetched = await self._consumer.getmany(
                 timeout_ms=int(wait * 1000) + 1, max_records=4 * self._batch_rows
             )
+            if self._reading != self._generation or not self._assigned.is_set():
+                # Whether they were fetched before a rebalance or after it, nobody can say.
+                return
             for partition, records in fetched.items():
                 self._pending.add(partition.partition, records)
             if fetched and self._first_at is None:
@@ -215,6 +237,25 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
                 "dead letter", partition=batch.partition, offset=item.offset, error=item.reason
             )
 
+    async def _start_reading(self) -> bool:
+        """Read the partitions of now from what is committed, whatever was fetched of them before.
+
+        False when they were taken away meanwhile.
+        """
+        generation = self._generation
+        self._forget()
+        for partition, (offset, replay) in self._starts.items():
+            try:
+                if offset is None:
+                    await self._consumer.seek_to_beginning(partition)
+                else:
+                    self._consumer.seek(partition, offset)
+            except IllegalStateError:
+                return False
+            self._pending.assign(partition.partition, replay)
+        self._reading = generation
+        return True
+
     def _forget(self) -> None:
         self._pending.clear()
         self._first_at = None
@@ -228,6 +269,19 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
 
     def _partition(self, number: int) -> TopicPartition:
         return TopicPartition(self._topic, number)
+
+    async def _topic_exists(self) -> bool:
+        """Wait for the topic; False when stopped before it was created."""
+        delay = _FIRST_RETRY_S
+        while True:
+            try:
+                self._cluster, self._topic_id = await self._identity()
+                return True
+            except UnknownTopicOrPartitionError:
+                log.warning("no such topic yet", topic=self._topic, retry_in_s=delay)
+            if await self._stopped_within(delay):
+                return False
+            delay = min(2 * delay, _LAST_RETRY_S)
 
     async def _identity(self) -> tuple[str, bytes]:
         return await topic_identity(self._admin, self._topic)
@@ -248,6 +302,7 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Wait for what is being written; drop what is not."""
         self._rebalancing = True
+        self._assigned.clear()
         async with self._writing:
             self._forget()
         self._metrics.ready(False)
@@ -255,18 +310,27 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Take up the ranges that were persisted and not committed."""
         self._rebalancing = False
+        try:
+            await self._take_up(assigned)
+        except Exception as error:
+            self._failure = error
+        self._generation += 1
+        self._assigned.set()
+
+    async def _take_up(self, assigned: set[TopicPartition]) -> None:
         committed = await self._committed()
         replayed = 0
+        self._starts = {}
         for partition in sorted(assigned):
             offset, note = committed.get(partition, (None, None))
             replay = None
             if note is not None and note.topic_id != self._topic_id:
                 # Offsets of a topic that is no more.
-                await self._consumer.seek_to_beginning(partition)
+                offset = None
             elif offset is not None and note is not None and note.last is not None:
                 replay = (offset, note.last)
                 replayed += 1
-            self._pending.assign(partition.partition, replay)
+            self._starts[partition] = (offset, replay)
             await self._begin(partition.partition)
         log.info(
             "assigned",
