@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, cast
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
@@ -126,6 +127,7 @@ class Connection(asyncio.Protocol):
                 new_id=node.new_id,
                 chunk_bytes=node.settings.gateway.journal.chunk_bytes,
                 cancel_key=self._key,
+                session=str(UUID(bytes=self._session_id)),
                 nonce=node.new_id().hex(),
             )
         )
@@ -399,6 +401,7 @@ class Connection(asyncio.Protocol):
             user=target.user,
             password=target.password.read(),
             encrypted=target.sslmode != "disable",
+            person=target.person,
         )
 
     async def _connect(self) -> None:
@@ -445,6 +448,11 @@ class Connection(asyncio.Protocol):
         self._close()
 
     # --- endings ---
+
+    @property
+    def cancel_secret(self) -> bytes:
+        """See gateway.sessions.Cancellable."""
+        return self._machine.cancel_secret
 
     def cancel(self) -> None:
         """See gateway.sessions.Cancellable."""

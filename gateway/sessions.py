@@ -18,7 +18,12 @@ def cancel_proof(process_id: int, secret: bytes) -> bytes:
 
 
 class Cancellable(Protocol):
-    """A connection whose running statement can be cancelled."""
+    """A connection whose running statement can be cancelled by who knows its secret."""
+
+    @property
+    def cancel_secret(self) -> bytes:
+        """What its client was told: 4 bytes, or 32 in protocol 3.2."""
+        ...
 
     def cancel(self) -> None:
         """Ask the target to cancel what runs."""
@@ -33,7 +38,7 @@ class Sessions:
     """Connections by the process id that their clients know."""
 
     def __init__(self) -> None:
-        self._by_id: dict[int, tuple[bytes, Cancellable]] = {}
+        self._by_id: dict[int, Cancellable] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -42,10 +47,9 @@ class Sessions:
         """The (process id, secret) by which this connection's statements can be cancelled."""
         while (process_id := secrets.randbelow(2**31 - 1) + 1) in self._by_id:
             pass
-        secret = secrets.token_bytes(4)
-        self._by_id[process_id] = (secret, connection)
+        self._by_id[process_id] = connection
         _OPEN.set(len(self._by_id))
-        return process_id, secret
+        return process_id, secrets.token_bytes(32)
 
     def remove(self, process_id: int) -> None:
         """The connection is over."""
@@ -57,10 +61,10 @@ class Sessions:
         known = self._by_id.get(process_id)
         if known is None:
             return False
-        if hmac.compare_digest(cancel_proof(process_id, known[0]), proof):
-            known[1].cancel()
+        if hmac.compare_digest(cancel_proof(process_id, known.cancel_secret), proof):
+            known.cancel()
         return True
 
     def all(self) -> list[Cancellable]:
         """Every connection, now."""
-        return [connection for _, connection in self._by_id.values()]
+        return list(self._by_id.values())

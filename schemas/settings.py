@@ -92,6 +92,11 @@ class Target(_Section):
     ca_file: Path | None = Field(
         None, description="CA for `verify-full`; the system's when absent."
     )
+    person: Literal["setting", "application_name", "none"] = Field(
+        "setting",
+        description="How the server learns whose session it is: settings `gatebook.principal` and "
+        "`gatebook.session`; a suffix of application_name; not at all (a pooler may refuse both).",
+    )
     classified: dict[str, Classified] = Field(
         default_factory=dict, description="Classified columns, by `schema.table.column`."
     )

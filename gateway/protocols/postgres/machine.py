@@ -29,7 +29,7 @@ from gateway.machine import (
     TargetUnreachable,
 )
 from gateway.policy.sql import Statement
-from gateway.protocols.postgres import wire
+from gateway.protocols.postgres import upstream, wire
 from gateway.protocols.postgres.requests import Language
 from gateway.protocols.postgres.session import Session
 from gateway.protocols.postgres.startup import (
@@ -44,6 +44,7 @@ from gateway.protocols.postgres.wire import fatal, message
 _REASONS: Final = {"58030": "not_durable", "08006": "client_lost"}
 
 # A client may know these: they are about the server's capacity, not about our role on it.
+_LONG_KEYS: Final = 2
 _TOLD: Final = ("53", "57", "3D")
 
 
@@ -51,7 +52,8 @@ _TOLD: Final = ("53", "57", "3D")
 class Surroundings:
     """What a machine is given: the world's randomness and knowledge, as values.
 
-    `cancel_key` is the (process id, secret) the client learns; `nonce` is for the target's SCRAM.
+    `cancel_key` is the (process id, secret) the client learns, of the secret only four bytes before
+    protocol 3.2; `session` is the session's id as text; `nonce` is for the target's SCRAM.
     """
 
     door: Door
@@ -62,6 +64,7 @@ class Surroundings:
     chunk_bytes: int
     cancel_key: tuple[int, bytes]
     nonce: str
+    session: str = ""
 
 
 class PostgresMachine:
@@ -82,6 +85,12 @@ class PostgresMachine:
     def target(self) -> str:
         """Name of the target, once permitted."""
         return self._startup.database
+
+    @property
+    def cancel_secret(self) -> bytes:
+        """What a CancelRequest for this connection must hold."""
+        secret = self._around.cancel_key[1]
+        return secret if self._startup.minor >= _LONG_KEYS else secret[:4]
 
     @property
     def target_key(self) -> tuple[int, bytes]:
@@ -113,9 +122,19 @@ class PostgresMachine:
     def _connect(self, event: Input, now_ns: int) -> list[Command]:
         match event:
             case TargetConnected():
+                credential = self._around.credential(self.target)
+                principal = self._startup.principal
                 self._upstream = Upstream(
-                    self._around.credential(self.target),
-                    self._startup.parameters,
+                    credential,
+                    {
+                        **self._startup.parameters,
+                        **upstream.identified(
+                            credential.person,
+                            principal.name if principal else "",
+                            self._around.session,
+                            self._startup.application,
+                        ),
+                    },
                     self._around.nonce,
                 )
                 return [Send(Side.TARGET, self._upstream.start())]
@@ -147,14 +166,14 @@ class PostgresMachine:
             case _:
                 return []
 
-    def _sign_in(self, upstream: Upstream, data: bytes, now_ns: int) -> list[Command]:
+    def _sign_in(self, target: Upstream, data: bytes, now_ns: int) -> list[Command]:
         try:
-            answer = upstream.feed(data)
+            answer = target.feed(data)
         except TargetRefused as refused:
             told = refused.sqlstate if refused.sqlstate.startswith(_TOLD) else "08004"
             return self._fail(told, f'target "{self.target}" refused the gateway', now_ns)
         commands: list[Command] = [Send(Side.TARGET, answer)] if answer else []
-        if upstream.ready:
+        if target.ready:
             elapsed = now_ns - self._startup.started_ns
             opened: tuple[Fact, ...] = (
                 self._startup.outcome("completed", "", elapsed),
@@ -164,15 +183,15 @@ class PostgresMachine:
                     self._startup.parameters,
                 ),
             )
-            self._farewell = (self._welcome(upstream), True)
+            self._farewell = (self._welcome(target), True)
             commands.append(Record(3, opened))
         return commands
 
-    def _welcome(self, upstream: Upstream) -> bytes:
-        process_id, secret = self._around.cancel_key
+    def _welcome(self, target: Upstream) -> bytes:
+        process_id, secret = self._around.cancel_key[0], self.cancel_secret
         statuses = b"".join(
             message(b"S", wire.cstring(name) + wire.cstring(value))
-            for name, value in upstream.statuses.items()
+            for name, value in target.statuses.items()
         )
         return b"".join(
             (

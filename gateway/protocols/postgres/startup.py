@@ -198,7 +198,8 @@ class Startup:
         major, minor = code >> 16, code & 0xFFFF
         if major != 3:
             raise ProtocolViolation(
-                f"unsupported frontend protocol {major}.{minor}: server supports 3.0", "0A000"
+                f"unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2",
+                "0A000",
             )
         parameters = wire.read_parameters(body)
         if not self._encrypted and not self._door.cleartext:
@@ -214,12 +215,13 @@ class Startup:
         for name in extensions:
             del parameters[name]
         self.parameters = parameters
-        self.minor = minor
+        self.minor = min(minor, wire.NEWEST_MINOR)
         self._state = _State.CREDENTIAL
         reply = message(b"R", struct.pack(">I", 3))
-        if minor > 0 or extensions:
+        if minor > wire.NEWEST_MINOR or extensions:
             names = b"".join(wire.cstring(name) for name in extensions)
-            body = struct.pack(">II", wire.PROTOCOL_3_0, len(extensions)) + names
+            spoken = wire.PROTOCOL_3_0 + self.minor
+            body = struct.pack(">II", spoken, len(extensions)) + names
             reply = message(b"v", body) + reply
         return [Send(Side.CLIENT, reply)]
 

@@ -19,12 +19,26 @@ _KEPT: Final = frozenset({"database", "user"})
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """How to sign in to a target. `encrypted` says whether the socket is in TLS."""
+    """How to sign in to a target. `encrypted` says whether the socket is in TLS; `person` is how
+    the target learns whose session it is (schemas.settings.Target).
+    """
 
     database: str
     user: str
     password: str = field(repr=False)
     encrypted: bool
+    person: str = "none"
+
+
+def identified(person: str, name: str, session: str, application: str) -> dict[str, str]:
+    """Start-up settings by which the target's own log can be reconciled with ours."""
+    match person:
+        case "setting":
+            return {"gatebook.principal": name, "gatebook.session": session}
+        case "application_name":
+            return {"application_name": f"{application} ({name} {session})".strip()}
+        case _:
+            return {}
 
 
 class TargetRefused(Exception):

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 PROTOCOL_3_0: Final = 196608
+NEWEST_MINOR: Final = 2
+"""3.2 (PostgreSQL 18): longer cancel keys."""
+
 SSL_REQUEST: Final = 80877103
 GSSENC_REQUEST: Final = 80877104
 CANCEL_REQUEST: Final = 80877102

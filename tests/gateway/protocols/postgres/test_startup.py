@@ -149,15 +149,20 @@ def test_other_protocols_are_refused(version: int) -> None:
     assert code == "0A000" and "server supports 3.0" in text
 
 
-def test_protocol_3_2_and_unknown_options_are_negotiated_down() -> None:
-    commands = Dialogue().client(
-        pg.startup(pg.PROTOCOL_3_2, **{"user": "alice", "_pq_.compress": "zstd", "_pq_.a": "1"})
-    )
-    negotiate, password = pg.split(sent(commands, CLIENT))
+@pytest.mark.parametrize(("asked", "spoken"), [(0, 0), (2, 2), (9, 2)])
+def test_newer_protocols_and_unknown_options_are_negotiated_down(asked: int, spoken: int) -> None:
+    options = {"_pq_.compress": "zstd", "_pq_.a": "1"}
+    start_up = pg.startup(pg.PROTOCOL_3_0 + asked, **{"user": "alice", **options})
+    negotiate, password = pg.split(sent(Dialogue().client(start_up), CLIENT))
     assert password == pg.AUTH_CLEARTEXT
     assert negotiate == pg.message(
-        "v", struct.pack(">II", pg.PROTOCOL_3_0, 2) + b"_pq_.a\0_pq_.compress\0"
+        "v", struct.pack(">II", pg.PROTOCOL_3_0 + spoken, 2) + b"_pq_.a\0_pq_.compress\0"
     )
+
+
+def test_protocol_3_2_needs_no_negotiation() -> None:
+    commands = Dialogue().client(pg.startup(pg.PROTOCOL_3_2, user="alice"))
+    assert sent(commands, CLIENT) == pg.AUTH_CLEARTEXT
 
 
 def test_a_user_is_needed_and_is_the_database_by_default() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.machine import Command, Send, TargetConnected
 from gateway.protocols.postgres.scram import Client, ScramError
-from gateway.protocols.postgres.upstream import Credential, TargetRefused, Upstream
+from gateway.protocols.postgres.upstream import Credential, TargetRefused, Upstream, identified
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.dialogue import CLIENT, TARGET, outcomes, sent
 from tests.gateway.protocols.postgres.scram_server import ScramServer
@@ -231,3 +231,15 @@ def test_a_target_that_closes_in_the_middle_is_told() -> None:
     commands = talk.closed(TARGET)
     assert outcomes(commands) == [(1, "failed", "08001")]
     assert failed(talk.record(commands))[0] == "08001"
+
+
+@pytest.mark.parametrize(
+    ("person", "settings"),
+    [
+        ("setting", {"gatebook.principal": "alice", "gatebook.session": "s-1"}),
+        ("application_name", {"application_name": "psql (alice s-1)"}),
+        ("none", {}),
+    ],
+)
+def test_the_target_learns_whose_session_it_is(person: str, settings: dict[str, str]) -> None:
+    assert identified(person, "alice", "s-1", "psql") == settings
