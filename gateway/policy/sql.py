@@ -22,6 +22,9 @@ _RELATION: Final = re.compile(rf'[{{,](?:"schemaname":{_STRING},)?"relname":{_ST
 _PREPARED: Final = re.compile(
     rf'\{{"stmt":\{{"(?:Prepare|Execute|Deallocate)Stmt":\{{"name":{_STRING}'
 )
+_RESTORING: Final = re.compile(
+    r'\{"TransactionStmt":\{"kind":"TRANS_STMT_(?:COMMIT|ROLLBACK|PREPARE)'
+)
 _WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PASSWORD: Final = re.compile(r"passw\w*|pwd|secret|credential|identified\s+by", re.IGNORECASE)
 _CONNECTION: Final = re.compile(r"(?:password|pwd)\s*=|://[^/\s:@]*:[^/\s@]*@", re.IGNORECASE)
@@ -105,9 +108,12 @@ class Statement(msgspec.Struct, frozen=True):
     """One statement. `text` is what the target gets; `recorded` is it without credentials.
 
     `kind` is the outermost statement's, `kinds` also those nested in it (CTEs, EXPLAIN,
-    PREPARE, rules). An unparseable statement has the parser's message in `error` and the
-    character where it occurred, from 1, in `position`; the client gets them under `sqlstate`,
-    as the server itself would have said it.
+    PREPARE, rules). `changes_settings`: running it may change how the next text is read;
+    `restores_settings`: it may end a transaction in which that was changed.
+
+    An unparseable statement has the parser's message in `error` and the character where it
+    occurred, from 1, in `position`; the client gets them under `sqlstate`, as the server itself
+    would have said it.
     """
 
     text: str
@@ -117,6 +123,7 @@ class Statement(msgspec.Struct, frozen=True):
     relations: tuple[str, ...]
     prepared_name: str = ""
     changes_settings: bool = False
+    restores_settings: bool = False
     error: str = ""
     position: int = 0
     sqlstate: str = "42601"
@@ -233,6 +240,7 @@ def _single(text: str, tree: str) -> Statement:
         _relations(tree),
         prepared_name=_text(prepared.group(1)) if prepared else "",
         changes_settings=bool(kinds & _SETTING) or '"sval":"set_config"' in tree,
+        restores_settings=_RESTORING.search(tree) is not None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, Final
 
 from gateway.machine import CatalogView, Command, Fact, Outcome, Record, Rows, Send, Side
@@ -24,6 +25,7 @@ from schemas.events import NONE_ID
 # Notices are recorded with the statement's end, in one event, which must fit in one record.
 _NOTICES: Final = 100
 _NOTICE_BYTES: Final = 1024 * 1024
+_NOT_COPY: Final = "unexpected message during COPY from stdin"
 _FURTHER: Final = {"S": "NOTICE", "C": "00000", "M": "further notices are not recorded"}
 _COLUMNS: Final = 1000
 _LENGTH: Final = struct.Struct(">I")
@@ -57,6 +59,7 @@ class Answering:
         self._chunk_bytes = chunk_bytes
         self._largest = max(4 * chunk_bytes, 1 << 20)
         self._skipping = False
+        self._copying = False
         self._stream = bytearray()
         self._fragment_left = 0
         self._fragment: list[bytes] = []
@@ -99,6 +102,10 @@ class Answering:
         return list(runs)
 
     def expect(self, expectation: Expectation) -> None:
+        """A message was forwarded. Raises ProtocolViolation."""
+        if self._copying:
+            self._while_copying(expectation)
+            return
         if self._skipping:
             if expectation.kind is not Expect.SYNC:
                 self._skip(expectation)
@@ -191,10 +198,18 @@ class Answering:
             self.release()
         return rest
 
+    def _head(self) -> Expectation | None:
+        """What the next response answers."""
+        expected = self.expected
+        while expected and expected[0].kind is Expect.COPY_END:
+            # Outside of a COPY the target ignores it.
+            expected.popleft()
+        return expected[0] if expected else None
+
     def _current(self) -> Run:
         """The run that rows belong to now."""
-        if self.expected:
-            head = self.expected[0]
+        head = self._head()
+        if head is not None:
             if head.kind is Expect.EXECUTE and head.run is not None:
                 return head.run
             if head.kind is Expect.QUERY and head.runs:
@@ -266,8 +281,7 @@ class Answering:
         return "?" if classified or unknown else ""
 
     def _response(self, kind: int, whole: bytes) -> None:
-        expected = self.expected
-        head = expected[0] if expected else None
+        head, expected = self._head(), self.expected
         match chr(kind):
             case "C":
                 self._command_complete(whole)
@@ -301,7 +315,10 @@ class Answering:
                 self._finish_execute("")
             case "I":
                 self._command_complete(b"C\0\0\0\5\0")
-            case "G" | "H":
+            case "G":
+                self._current().encoding = "copy"
+                self._begin_copy()
+            case "H":
                 self._current().encoding = "copy"
             case "d":
                 self._add_rows(whole, whole[5:], 1)
@@ -324,6 +341,26 @@ class Answering:
                 raise ProtocolViolation("the target sent an unexpected message")
         self.held.append(whole)
 
+    def _begin_copy(self) -> None:
+        """The target takes data now; what the client has sent beyond them is read as such."""
+        later = list(self.expected)[1:]
+        for expectation in takewhile(lambda each: each.kind is not Expect.COPY_END, later):
+            if expectation.kind is not Expect.SYNC:
+                raise ProtocolViolation(_NOT_COPY)
+        self._copying = True
+        self.expected = deque((self.expected[0],))
+        for expectation in later:
+            self.expect(expectation)
+
+    def _while_copying(self, expectation: Expectation) -> None:
+        """What a client sends into a COPY: the target ignores a Sync, and takes nothing else."""
+        if expectation.kind is Expect.SYNC:
+            self._boundary(False)
+        elif expectation.kind is Expect.COPY_END:
+            self._copying = False
+        else:
+            raise ProtocolViolation(_NOT_COPY)
+
     def _describe_runs(self, portal: Portal, body: bytes) -> None:
         """A portal described after its Execute was asked for: the run learns its columns."""
         for expectation in self.expected:
@@ -332,7 +369,7 @@ class Answering:
 
     def _command_complete(self, whole: bytes) -> None:
         tag = whole[5:-1].decode("utf-8", "replace")
-        head = self.expected[0] if self.expected else None
+        head = self._head()
         if head is not None and head.kind is Expect.QUERY:
             if head.runs:
                 self.complete(head.runs.pop(0), "completed", tag)
@@ -340,14 +377,14 @@ class Answering:
         self._finish_execute(tag)
 
     def _finish_execute(self, tag: str) -> None:
-        head = self.expected[0] if self.expected else None
+        head = self._head()
         if head is None or head.kind is not Expect.EXECUTE or head.run is None:
             raise ProtocolViolation("the target answers something else")
         self.expected.popleft()
         self.complete(head.run, "completed", tag)
 
     def _ready(self, whole: bytes) -> None:
-        head = self.expected[0] if self.expected else None
+        head = self._head()
         if head is None or head.kind not in (Expect.SYNC, Expect.QUERY):
             raise ProtocolViolation("the target is ready out of turn")
         if len(whole) != 6:
@@ -357,16 +394,18 @@ class Answering:
             self.complete(run, "failed")
         self.transaction = whole[5]
         self._uncommitted = None
+        self._copying = False
         self._boundary(self.transaction == ord("I"))
-        if not self.expected:
+        if self._head() is None:
             self.clean = True
 
     def _error(self, whole: bytes) -> bytes:
         """Attribute an ErrorResponse; returns what the client gets."""
+        self._copying = False
         fields = wire.fields(whole[5:])
         if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
             self.said_fatal = True
-        head = self.expected[0] if self.expected else None
+        head = self._head()
         if head is None or head.kind is Expect.SYNC:
             # Nothing runs: a FATAL from the server, or a commit that failed at Sync.
             run, self._uncommitted = self._uncommitted, None
@@ -402,7 +441,7 @@ class Answering:
             self.complete(run, "failed")
 
     def _notice(self, whole: bytes) -> None:
-        head = self.expected[0] if self.expected else None
+        head = self._head()
         run = None if head is None else head.runs[0] if head.runs else head.run
         if run is None or run.completed:
             self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
@@ -449,7 +488,7 @@ class Answering:
             self._uncommitted = run
 
     def unfinished_rows(self) -> bool:
-        head = self.expected[0] if self.expected else None
+        head = self._head()
         if head is None:
             return False
         run = head.runs[0] if head.runs else head.run

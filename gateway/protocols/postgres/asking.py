@@ -67,7 +67,8 @@ class Asking:
         self._fresh: dict[Prepared, Part] = {}
         self._bound: dict[Portal, Part] = {}
         self._segment_number = 0
-        self._unsettled = False  # something in this segment may change how texts are read
+        # Whether something in this segment may change how texts are read, or take a change back.
+        self._unsettled = self._restored = False
         self._copied: list[bytes] = []
         self.commands: list[Command] = []
         self.outbox: deque[Item] = deque()
@@ -143,7 +144,7 @@ class Asking:
                 self._add(Part(whole))
                 self._segment()
             case "c" | "f":
-                self._enqueue(Item(0, [Part(whole)], []))
+                self._enqueue(Item(0, [Part(whole, Expectation(Expect.COPY_END))], []))
             case "F":
                 refused = sql.unparseable(
                     "", "function calls through the protocol are refused", sqlstate="0A000"
@@ -157,7 +158,7 @@ class Asking:
         if whole.find(b"\0", 5) != len(whole) - 1:
             raise ProtocolViolation("invalid string in message")
         self._segment()
-        statements = self._language.statements(whole[5:-1], self._unsettled)
+        statements = self._language.statements(whole[5:-1], self._unsettled, self._restored)
         self._simple(whole, statements or (self._language.prepared(b""),))
 
     def _simple(self, whole: bytes, statements: tuple[Statement, ...]) -> None:
@@ -171,9 +172,8 @@ class Asking:
         self._segment_ends()
 
     def _segment_ends(self) -> None:
-        self._segment_number += 1
         self.open_segments += 1
-        self._unsettled = False
+        self.segment_skipped()
 
     def segment_answered(self, transaction_ended: bool = False) -> None:
         """The target is ready: everything up to a Sync or Query has its answer."""
@@ -185,7 +185,7 @@ class Asking:
     def segment_skipped(self) -> None:
         """A Sync was taken here that the target will not see."""
         self._segment_number += 1
-        self._unsettled = False
+        self._unsettled = self._restored = False
 
     def _change(self, statement: Statement) -> Change[Prepared] | None:
         """PREPARE, DEALLOCATE and DISCARD in SQL change what Bind and EXECUTE may name."""
@@ -207,7 +207,8 @@ class Asking:
 
     def _parse(self, whole: bytes) -> None:
         name, text, oids = requests.read_parse(whole[5:])
-        prepared = Prepared(self._language.prepared(text, self._unsettled), oids)
+        statement = self._language.prepared(text, self._unsettled, self._restored)
+        prepared = Prepared(statement, oids)
         expectation = Expectation(Expect.PARSE)
         expectation.change = self.statements.change((name,), prepared, self._segment_number)
         part = Part(whole, expectation)
@@ -264,7 +265,8 @@ class Asking:
         if parsed is not None:
             prepared.statement_id = run.statement_id
         run.change = self._change(run.statement)
-        self._unsettled = self._unsettled or self._language.changed_by(run.statement)
+        self._unsettled = self._unsettled or run.statement.changes_settings
+        self._restored = self._restored or run.statement.restores_settings
 
     def _segment(self, run: Run | None = None, poisoned: Part | None = None) -> None:
         """Ask for what has gathered: Parses and Binds that nothing executes yet, then `run`."""

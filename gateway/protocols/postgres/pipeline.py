@@ -14,7 +14,10 @@ from gateway.protocols.postgres.wire import Reader, message
 
 
 class Expect(IntEnum):
-    """Which response of the target comes next (section 54.2.3: strictly in order)."""
+    """Which response of the target comes next (section 54.2.3: strictly in order).
+
+    COPY_END brings none: it marks where a client ends a COPY.
+    """
 
     PARSE = 1
     BIND = 2
@@ -23,6 +26,7 @@ class Expect(IntEnum):
     CLOSE = 5
     SYNC = 6
     QUERY = 7
+    COPY_END = 8
 
 
 class Prepared:

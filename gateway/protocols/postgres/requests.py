@@ -52,25 +52,19 @@ class Language:
             self._standard_strings = value == "on"
             self._settings_changed = True
 
-    def changed_by(self, statement: Statement) -> bool:
-        """Whether executing it may change how the target reads what follows.
-
-        The end of a transaction takes back what was set in it.
-        """
-        return statement.changes_settings or (
-            "transaction" in statement.kinds and self._settings_changed
-        )
-
     def encode(self, text: str) -> bytes:
         """A text as the target reads it."""
         return text.encode(self._codec)
 
-    def statements(self, raw: bytes, unsettled: bool = False) -> tuple[Statement, ...]:
+    def statements(
+        self, raw: bytes, unsettled: bool = False, restored: bool = False
+    ) -> tuple[Statement, ...]:
         """The statements of a text.
 
-        `unsettled`: a statement whose settings are not reported before the next Sync precedes it.
+        Settings are reported after the next Sync. `unsettled`: a statement that may change them
+        precedes the text; `restored`: one that may take back what was changed before.
         """
-        if unsettled and ambiguous(raw):
+        if (unsettled or (restored and self._settings_changed)) and ambiguous(raw):
             return (
                 sql.unparseable(
                     raw.decode("utf-8", "backslashreplace"),
@@ -100,9 +94,9 @@ class Language:
             )
         return self._analyse(text)
 
-    def prepared(self, raw: bytes, unsettled: bool = False) -> Statement:
+    def prepared(self, raw: bytes, unsettled: bool = False, restored: bool = False) -> Statement:
         """The statement of a Parse; several are the server's error, judged together."""
-        found = self.statements(raw, unsettled)
+        found = self.statements(raw, unsettled, restored)
         if len(found) == 1:
             return found[0]
         if not found:
@@ -114,6 +108,7 @@ class Language:
             kinds=frozenset().union(*(statement.kinds for statement in found)),
             relations=tuple(sorted({name for s in found for name in s.relations})),
             changes_settings=any(statement.changes_settings for statement in found),
+            restores_settings=any(statement.restores_settings for statement in found),
         )
 
 

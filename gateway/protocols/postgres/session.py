@@ -122,14 +122,14 @@ class Session:
         self._now = answering.now = now_ns
         self._commands = asking.commands = answering.commands = commands
         handler = self._handlers.get(type(event))
-        if handler is not None:
-            try:
+        try:
+            if handler is not None:
                 handler(event)
                 self._take_backlog()
-            except ProtocolViolation as violation:
-                self._stop(violation.sqlstate, str(violation), "protocol_error")
-        if not self._over and not self._ending:
-            self._pump()
+            if not self._over and not self._ending:
+                self._pump()
+        except ProtocolViolation as violation:
+            self._stop(violation.sqlstate, str(violation), "protocol_error")
         if not self._over:
             if answering.facts or (answering.held and not answering.unfinished_rows()):
                 answering.release()
@@ -200,10 +200,14 @@ class Session:
             asking.outbox_bytes -= item.size
             for run in item.runs:
                 run.started_ns = self._now
-            for part in item.parts:
-                out.append(part.data)
-                if part.expectation is not None:
-                    answering.expect(part.expectation)
+            try:
+                for part in item.parts:
+                    out.append(part.data)
+                    if part.expectation is not None:
+                        answering.expect(part.expectation)
+            except ProtocolViolation:
+                outbox.appendleft(item)
+                raise
         answering.clean = False
         self._commands.append(Send(Side.TARGET, b"".join(out)))
         if asking.terminating and not outbox:

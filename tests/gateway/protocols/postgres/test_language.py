@@ -126,6 +126,30 @@ def test_the_end_of_a_transaction_may_take_a_setting_back() -> None:
     assert [bool(one.refusal) for one in requests(commands)] == [False, True]
 
 
+def test_nor_does_it_matter_whether_the_change_was_reported_yet() -> None:
+    talk = signed_in()
+    commands = talk.client(
+        pg.query("set standard_conforming_strings = off"),
+        pg.query("begin; set standard_conforming_strings = on"),
+        pg.extended("rollback"),
+        pg.extended(TWO_FACED),
+        pg.SYNC,
+    )
+    talk.allow(commands)
+    off, on = (pg.status("standard_conforming_strings", value) for value in ("off", "on"))
+    talk.target(pg.done("SET"), off, pg.ready())
+    commands = talk.target(pg.done("BEGIN"), pg.done("SET"), on, pg.ready("T"))
+    assert [bool(one.refusal) for one in requests(commands)] == [True]
+
+
+def test_a_transaction_may_begin_after_a_change() -> None:
+    talk = signed_in()
+    talk.allow(talk.client(pg.query("select f()")))
+    talk.record(talk.target(pg.done("SELECT 1"), pg.status("client_encoding", "UTF8"), pg.ready()))
+    commands = talk.client(pg.extended("begin"), pg.extended(TWO_FACED), pg.SYNC)
+    assert [bool(one.refusal) for one in requests(commands)] == [False, False]
+
+
 def test_strings_without_a_backslash_pass_while_they_are_not_standard() -> None:
     talk = signed_in()
     talk.allow(talk.client(pg.query("set standard_conforming_strings = off")))

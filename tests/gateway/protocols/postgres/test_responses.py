@@ -22,6 +22,7 @@ from tests.gateway.protocols.postgres.dialogue import (
     rows,
     sent,
     signed_in,
+    statements,
     token,
 )
 
@@ -319,6 +320,71 @@ def test_copy_works_in_the_extended_protocol() -> None:
     commands = talk.client(pg.copy_data(b"1\n"), pg.COPY_DONE, pg.SYNC)
     assert facts(commands) == [RequestData(ident(2), 0, b"1\n")]
     talk.record(commands)
+
+
+def test_a_sync_before_the_data_is_ignored_by_the_target() -> None:
+    """libpq and pg8000 send it with the Execute, and another one after the data."""
+    talk = signed_in()
+    talk.allow(talk.client(pg.extended("copy t from stdin"), pg.SYNC))
+    talk.target(pg.PARSED, pg.BOUND, pg.NO_DATA, pg.COPY_IN)
+    talk.record(talk.client(pg.copy_data(b"1\n"), pg.COPY_DONE, pg.SYNC))
+    commands = talk.target(pg.done("COPY 1"), pg.ready())
+    assert outcomes(commands) == [(2, "completed", "")]
+    talk.record(commands)
+    talk.allow(talk.client(pg.query("select 1")))
+    assert outcomes(talk.target(pg.done("SELECT 1"), pg.ready())) == [(3, "completed", "")]
+
+
+def test_so_it_is_when_everything_is_sent_at_once() -> None:
+    talk = signed_in()
+    message = pg.extended("copy t from stdin") + pg.SYNC
+    commands = talk.client(message, pg.copy_data(b"1\n"), pg.COPY_DONE, pg.SYNC)
+    talk.allow(commands)
+    talk.record(commands)
+    commands = talk.target(
+        pg.PARSED, pg.BOUND, pg.NO_DATA, pg.COPY_IN, pg.done("COPY 1"), pg.ready()
+    )
+    assert outcomes(commands) == [(2, "completed", "")]
+    talk.record(commands)
+    talk.allow(talk.client(pg.query("select 1")))
+    assert outcomes(talk.target(pg.done("SELECT 1"), pg.ready())) == [(3, "completed", "")]
+
+
+def test_a_copy_that_fails_ends_at_the_sync_after_it() -> None:
+    talk = signed_in()
+    talk.allow(talk.client(pg.extended("copy t from stdin"), pg.SYNC))
+    talk.record(talk.target(pg.PARSED, pg.BOUND, pg.NO_DATA, pg.COPY_IN))
+    talk.record(talk.client(pg.copy_data(b"bad\n")))
+    commands = talk.target(pg.error("22P02", "invalid input syntax"))
+    assert outcomes(commands) == [(2, "failed", "22P02")]
+    talk.record(commands)
+    talk.record(talk.client(pg.copy_data(b"more\n"), pg.COPY_DONE, pg.SYNC))
+    assert sent(talk.target(pg.ready()), CLIENT) == pg.ready()
+    assert statements(talk.client(pg.query("select 1"))) == ["select 1"]
+
+
+def test_the_end_of_a_copy_that_never_began_is_ignored() -> None:
+    talk = signed_in()
+    commands = talk.client(pg.query("copy t from stdin"), pg.copy_data(b"1\n"), pg.COPY_DONE)
+    talk.allow(commands)
+    talk.record(commands)
+    talk.record(talk.target(pg.error("42P01", "no such relation"), pg.ready()))
+    talk.allow(talk.client(pg.query("select 1")))
+    assert outcomes(talk.target(pg.done("SELECT 1"), pg.ready())) == [(3, "completed", "")]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_query_among_the_data_ends_the_session(early: bool) -> None:
+    """The target would read it as data gone wrong; answers would no longer match requests."""
+    talk = signed_in()
+    query = pg.query("select 2")
+    commands = talk.client(pg.query("copy t from stdin"), query if early else b"")
+    talk.allow(commands)
+    commands = talk.target(pg.COPY_IN)
+    if not early:
+        commands = talk.allow(talk.client(query))
+        assert sent(commands, TARGET) == b""
+    assert outcomes(commands) == [(2, "lost", "08P01"), (3, "lost", "08P01")]
 
 
 # --- a target that does not speak the protocol ---
