@@ -70,6 +70,8 @@ async def run_clickhouse(settings: Settings) -> None:
             group_id=chosen.group_id,
             batch_rows=chosen.batch_rows,
             linger_s=chosen.linger_s,
+            # The embedded engine's folder belongs to one process, and so do all partitions.
+            instance=None if chosen.url else chosen.group_id,
         )
         observed = Service(metrics.app(), chosen.metrics_host, chosen.metrics_port)
         services = [observed]

@@ -74,7 +74,11 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
         group_id: str,
         batch_rows: int,
         linger_s: float,
+        instance: str | None = None,
     ) -> None:
+        """`instance` names the only process that may run under it: when it was killed, its
+        successor takes its partitions at once, not after the session's timeout.
+        """
         self._sink = sink
         self._metrics = metrics
         self._topic = topic
@@ -85,6 +89,7 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
         self._consumer = AIOKafkaConsumer(
             **kafka,
             group_id=group_id,
+            group_instance_id=instance,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=_FETCH_BYTES,
