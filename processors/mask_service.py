@@ -17,7 +17,12 @@ import prometheus_client as prometheus
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CommitFailedError, IllegalStateError, RebalanceInProgressError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+)
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from processors import kafka
@@ -42,6 +47,7 @@ _PAUSE_S: Final = 0.05
 """Longest stretch of computing between two turns of the loop, which must send heartbeats."""
 _REFRESH_S: Final = 5.0
 """How often erased keys are looked for."""
+_STOP_S: Final = 10.0
 _SILENCE_S: Final = 15.0
 """Without an answer from Kafka for so long, this process is not ready."""
 
@@ -199,7 +205,15 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _stop(self) -> None:
         for client in (self._consumer, self._producer, self._schemas, self._keyring):
-            await client.stop()
+            try:
+                async with asyncio.timeout(_STOP_S):
+                    await client.stop()
+            except (KafkaError, TimeoutError, asyncio.CancelledError) as error:
+                # aiokafka cancels its own tasks and passes that on; the error that brought us
+                # here is the one to report.
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise
+                log.warning("a client did not stop cleanly", error=type(error).__name__)
 
     async def _cluster_id(self) -> str:
         admin = AIOKafkaAdminClient(**self._client)
@@ -247,9 +261,18 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
                     with self._metrics.batch.time():
                         await self._process(batches)
             if time.monotonic() - refreshed > _REFRESH_S:
-                await self._keyring.catch_up()
-                refreshed = self._heard = time.monotonic()
+                await self._refresh()
+                refreshed = time.monotonic()
             self._metrics.keys.set(len(self._keyring))
+
+    async def _refresh(self) -> None:
+        try:
+            await self._keyring.catch_up()
+        except KafkaError as error:
+            # An outage while there is nothing to do: the clients reconnect by themselves.
+            log.warning("Kafka does not answer", error=type(error).__name__)
+        else:
+            self._heard = time.monotonic()
 
     async def _process(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> None:
         outbox = Outbox(self._producer, self._partitions)

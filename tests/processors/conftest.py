@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,15 @@ from tests.processors.harness import Bench
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A broker of our own: these tests write poison, and recreate topics."""
-    for document in running(tmp_path_factory.mktemp("broker"), Options(only=("kafka",))):
-        yield document["kafka"]["bootstrap_servers"]
+def broker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A broker of our own: these tests write poison, recreate topics and kill it."""
+    yield from running(tmp_path_factory.mktemp("broker"), Options(only=("kafka",)))
+
+
+@pytest.fixture(scope="session")
+def broker(broker_stack: dict[str, Any]) -> str:
+    """Its bootstrap servers."""
+    return str(broker_stack["kafka"]["bootstrap_servers"])
 
 
 @pytest.fixture

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -100,6 +103,22 @@ async def test_killed_in_the_middle_it_loses_nothing(bench: Bench) -> None:
     copies = await bench.masked(sessions, 20_000)
     assert len(set(ids(copies))) == 20_000
     assert_only_identical_duplicates(copies)
+
+
+@pytest.mark.faults
+async def test_it_outlives_a_killed_broker(bench: Bench, broker_stack: dict[str, Any]) -> None:
+    session = await bench.session()
+    processor = await bench.processor()
+    await processor.ready()
+    sessions = [session, *await load(bench, 500)]
+    (pid,) = (p["pid"] for p in broker_stack["processes"] if p["name"].startswith("kafka"))
+    os.kill(pid, signal.SIGKILL)
+    # Acknowledged by the broker that the stack's supervisor starts in its place.
+    await bench.write([bench.pen.requested(session, new_id(), "select 1")])
+    copies = await bench.masked(sessions, 2_001)
+    assert len(set(ids(copies))) == 2_001
+    assert_only_identical_duplicates(copies)
+    assert await processor.stop() == 0
 
 
 async def test_two_processors_share_the_work_and_take_over(bench: Bench) -> None:
