@@ -257,6 +257,12 @@ def _responded(event: Responded, original: Original | None, target: Target) -> _
     found: set[str] = set()
     applied: tuple[str, ...] = ()
     match original.encoding:
+        case "rows" if event.rows and not original.columns:
+            encoded = rows.encode_undescribed(original.data, original.classified, found)
+        case "fragment":
+            # A piece of a row too large to hold: nothing in it can be told apart.
+            encoded = b'[["***"]]'
+            found.add("fragment")
         case "rows":
             plan = target.plan(original)
             encoded, applied = rows.encode(original.data, plan, found), plan.masks

@@ -10,6 +10,7 @@ from typing import Final
 from processors import pgtypes
 from processors.pgtypes import Family
 from processors.values import (
+    HIDDEN,
     Cell,
     Found,
     cell,
@@ -18,12 +19,12 @@ from processors.values import (
     document_cell,
     dumps,
     scrubbed,
+    undeclared,
 )
 from schemas.codec import CodecError
 from schemas.events import Column
-from schemas.masking import detect
+from schemas.masking import detect, masks
 from schemas.masking.columns import Classification
-from schemas.masking.masks import HIDDEN as HIDDEN_TEXT
 
 _DATA_ROW: Final = ord("D")
 _NOTIFICATION: Final = ord("A")
@@ -113,6 +114,36 @@ def encode(data: bytes, plan: Plan, found: Found) -> bytes:
     return b"".join(out) + b"]" if out else b"[]"
 
 
+def encode_undescribed(data: bytes, hide: bool, found: Found) -> bytes:
+    """Rows of a statement that the client never described, as arrays. Raises CodecError."""
+    out: list[bytes] = []
+    at = 0
+    try:
+        while at < len(data):
+            kind, length, count = _HEAD.unpack_from(data, at)
+            end = at + 1 + length
+            if kind != _DATA_ROW or end > len(data):
+                raise CodecError("not whole DataRows")
+            at += 7
+            row = []
+            for _ in range(count):
+                (length,) = _LENGTH.unpack_from(data, at)
+                at += 4
+                if length < 0:
+                    row.append(b"null")
+                    continue
+                row.append(HIDDEN if hide else undeclared(data[at : at + length], found))
+                at += length
+            if at != end:
+                raise CodecError("a DataRow's length is not that of its values")
+            out.append(b"[" + b",".join(row) + b"]")
+    except struct.error:
+        raise CodecError("truncated DataRow") from None
+    if hide and out:
+        found.add("classified")
+    return b"[" + b",".join(out) + b"]"
+
+
 def notifications(data: bytes, classification: Classification, found: Found) -> bytes:
     """NotificationResponse messages in JSON. Raises CodecError."""
     out: list[bytes] = []
@@ -129,7 +160,7 @@ def notifications(data: bytes, classification: Classification, found: Found) -> 
         # Triggers send whole rows as payload.
         if classification.near(payload):
             found.add("classified")
-            payload = HIDDEN_TEXT
+            payload = masks.HIDDEN
         out.append(
             b'{"channel":%s,"payload":%s}'
             % (dumps(scrubbed(channel, found)), dumps(scrubbed(payload, found)))

@@ -252,7 +252,11 @@ def parameter(
             return cell(type_oid, binary)(raw, found)
     elif hides(len(raw) if raw.isascii() else 2 * len(raw)):
         return HIDDEN
-    # Drivers that leave types to the server send text and numbers alike without naming them.
+    return undeclared(raw, found)
+
+
+def undeclared(raw: bytes, found: Found) -> bytes:
+    """A value whose type and format nothing says: text where it is printable."""
     try:
         printable = raw.decode()
     except UnicodeDecodeError:

@@ -160,6 +160,26 @@ def test_copies_both_ways(pen: Pen, session: Session) -> None:
     assert into.masks == ["classified:parameters"]
 
 
+def test_rows_that_were_never_described(pen: Pen, session: Session) -> None:
+    rows = [data_row(b"1", None, b"bob@example.com"), data_row(b"\0\0\0\7", b"", b"x")]
+    masked = audit_copy(pen.responded(session, T, [], rows), session)
+    assert json.loads(masked.response_rows) == [
+        ["1", None, "b***@example.com"],
+        ["\\x00000007", "", "x"],
+    ]
+    hidden = audit_copy(pen.responded(session, T, [], rows, classified=True), session)
+    assert json.loads(hidden.response_rows) == [["***", None, "***"], ["***", "***", "***"]]
+    empty = audit_copy(pen.responded(session, T, [], [data_row(), data_row()]), session)
+    assert json.loads(empty.response_rows) == [[], []]
+
+
+def test_pieces_of_a_large_row_are_hidden(pen: Pen, session: Session) -> None:
+    value = pen.responded(session, T, [], [b"D\0\0Miller"], encoding="fragment")
+    masked = audit_copy(value, session)
+    assert json.loads(masked.response_rows) == [["***"]]
+    assert masked.masks == ["fragment:response_rows"]
+
+
 def test_rows_in_an_encoding_of_the_future_are_refused(pen: Pen, session: Session) -> None:
     with pytest.raises(CodecError, match="unknown encoding"):
         audit_copy(pen.responded(session, T, [], [b"x"], encoding="arrow"), session)
