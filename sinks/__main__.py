@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
+import uvloop
 
 from schemas.settings import Settings, SettingsError, load
 from schemas.topics import MASKED
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     gc.set_threshold(50_000, 20, 50)
     try:
         settings = load(chosen.config)
-        asyncio.run(run_clickhouse(settings))
+        uvloop.run(run_clickhouse(settings))
     except (SettingsError, NotLoopback) as error:
         log.error("wrong settings", error=str(error))
         return 2
@@ -103,17 +104,27 @@ async def run_clickhouse(settings: Settings) -> None:
 
 
 def _log_json() -> None:
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendered = structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*shared, rendered],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    # aiokafka's warnings name topics and hosts, not content.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    # Warnings of aiokafka, which name topics and hosts, not content.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, rendered],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # It may log what it was sending.
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 
 def _where(error: BaseException) -> str:
