@@ -17,7 +17,11 @@ from xml.sax.saxutils import escape
 
 import clickhouse_connect
 import pyarrow as pa
-from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
+from clickhouse_connect.driver.exceptions import (
+    ClickHouseError,
+    DatabaseError,
+    OperationalError,
+)
 
 from schemas.settings import ClickHouseSink
 from sinks import migrate
@@ -72,7 +76,8 @@ def _translated() -> Iterator[None]:
     except ClickHouseError as error:
         code = getattr(error, "code", None)
         name = getattr(error, "name", None) or type(error).__name__
-        down = code is None and isinstance(error, OperationalError)
+        # Without a number it is no answer of ClickHouse: a refused connection, a proxy's 502.
+        down = code is None and type(error) in (OperationalError, DatabaseError)
         kind = StoreUnavailable if down or code in _TRANSIENT else StoreError
         raise kind(f"ClickHouse: {code or '-'} {name}") from None
 
