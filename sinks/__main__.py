@@ -16,6 +16,7 @@ import uvloop
 
 from schemas.settings import Settings, SettingsError, load
 from schemas.topics import MASKED
+from sinks.carrier import Carrier
 from sinks.clickhouse import ClickHouse
 from sinks.kafka import options
 from sinks.metrics import Metrics
@@ -63,16 +64,18 @@ async def run_clickhouse(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         sink = await ClickHouse.open(chosen, MASKED, metrics)
         stack.push_async_callback(sink.close)
-        runner = Runner(
-            sink,
-            metrics,
-            kafka=options(settings.kafka),
-            topic=MASKED,
-            group_id=chosen.group_id,
-            batch_rows=chosen.batch_rows,
-            linger_s=chosen.linger_s,
-            # The embedded engine's folder belongs to one process, and so do all partitions.
-            instance=None if chosen.url else chosen.group_id,
+        carrier = Carrier(
+            lambda: Runner(
+                sink,
+                metrics,
+                kafka=options(settings.kafka),
+                topic=MASKED,
+                group_id=chosen.group_id,
+                batch_rows=chosen.batch_rows,
+                linger_s=chosen.linger_s,
+                # The embedded engine's folder belongs to one process, and so do all partitions.
+                instance=None if chosen.url else chosen.group_id,
+            )
         )
         observed = Service(metrics.app(), chosen.metrics_host, chosen.metrics_port)
         services = [observed]
@@ -91,13 +94,13 @@ async def run_clickhouse(settings: Settings) -> None:
                 {"http_url": http_url, "metrics_url": f"{observed.url}/metrics"},
             )
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, runner.stop)
+            loop.add_signal_handler(number, carrier.stop)
         log.info("started", http_url=http_url, metrics_url=f"{observed.url}/metrics")
         async with asyncio.TaskGroup() as tasks:
             for service in services:
                 tasks.create_task(service.run())
             try:
-                await runner.run()
+                await carrier.run()
             finally:
                 for service in services:
                     service.stop()

@@ -106,6 +106,7 @@ class ClickHouse:
             if event_ids[position] in stored:
                 repeated.add(position)
             stored.add(event_ids[position])
-        self._metrics.duplicates(len(repeated))
-        log.info("dropped repetitions", partition=batch.partition, events=len(repeated))
+        if repeated:
+            self._metrics.duplicates(len(repeated))
+            log.info("dropped repetitions", partition=batch.partition, events=len(repeated))
         return rows.without(repeated), high_water

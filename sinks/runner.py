@@ -120,8 +120,8 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
 
     async def run(self) -> None:
         """Until `stop`. Raises whatever is no mere unavailability of the sink."""
-        await self._admin.start()
         try:
+            await self._admin.start()
             await self._producer.start()
             if not await self._topic_exists():
                 return
