@@ -22,6 +22,9 @@ _RELATION: Final = re.compile(rf'[{{,](?:"schemaname":{_STRING},)?"relname":{_ST
 _PREPARED: Final = re.compile(
     rf'\{{"stmt":\{{"(?:Prepare|Execute|Deallocate)Stmt":\{{"name":{_STRING}'
 )
+_FORGETTING: Final = re.compile(
+    r'\{"stmt":\{"(?:DeallocateStmt":\{"isall":true|DiscardStmt":\{"target":"DISCARD_ALL")'
+)
 _RESTORING: Final = re.compile(
     r'\{"TransactionStmt":\{"kind":"TRANS_STMT_(?:COMMIT|ROLLBACK|PREPARE)'
 )
@@ -108,8 +111,9 @@ class Statement(msgspec.Struct, frozen=True):
     """One statement. `text` is what the target gets; `recorded` is it without credentials.
 
     `kind` is the outermost statement's, `kinds` also those nested in it (CTEs, EXPLAIN,
-    PREPARE, rules). `changes_settings`: running it may change how the next text is read;
-    `restores_settings`: it may end a transaction in which that was changed.
+    PREPARE, rules). `forgets_all`: it is DEALLOCATE ALL or DISCARD ALL. `changes_settings`:
+    running it may change how the next text is read; `restores_settings`: it may end a
+    transaction in which that was changed.
 
     An unparseable statement has the parser's message in `error` and the character where it
     occurred, from 1, in `position`; the client gets them under `sqlstate`, as the server itself
@@ -122,6 +126,7 @@ class Statement(msgspec.Struct, frozen=True):
     kinds: frozenset[str]
     relations: tuple[str, ...]
     prepared_name: str = ""
+    forgets_all: bool = False
     changes_settings: bool = False
     restores_settings: bool = False
     error: str = ""
@@ -239,6 +244,7 @@ def _single(text: str, tree: str) -> Statement:
         kinds,
         _relations(tree),
         prepared_name=_text(prepared.group(1)) if prepared else "",
+        forgets_all=_FORGETTING.search(tree) is not None,
         changes_settings=bool(kinds & _SETTING) or '"sval":"set_config"' in tree,
         restores_settings=_RESTORING.search(tree) is not None,
     )

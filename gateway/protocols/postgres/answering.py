@@ -460,8 +460,7 @@ class Answering:
             return
         run.completed = True
         if run.change is not None:
-            # DISCARD PLANS, SEQUENCES and TEMP keep prepared statements.
-            if outcome == "completed" and (run.statement.kind != "discard" or tag == "DISCARD ALL"):
+            if outcome == "completed":
                 run.change.settle()
             else:
                 run.change.drop()

@@ -102,15 +102,19 @@ class Asking:
             case "P":
                 return requests.ambiguous(requests.read_parse(whole[5:])[1])
             case "B":
-                return not self._certain(self.statements, requests.bound_names(whole[5:])[1])
+                return self._uncertain(self.statements, requests.bound_names(whole[5:])[1])
             case "E":
-                return not self._certain(self.portals, wire.Reader(whole[5:]).cstring())
+                return self._uncertain(self.portals, wire.Reader(whole[5:]).cstring())
             case "D":
-                return not self._certain(self._names(whole), whole[6:-1])
+                return self._uncertain(self._names(whole), whole[6:-1])
         return False
 
-    def _certain(self, names: Names[Any], name: bytes) -> bool:
-        return names.certain(name, self._segment_number)
+    def _uncertain(self, names: Names[Any], name: bytes) -> bool:
+        here = names.given_in(name, self._segment_number)
+        if here is None:
+            # A statement stays; a portal may go with the transaction that an open segment ends.
+            return names is self.portals
+        return not here
 
     def _names(self, whole: bytes) -> Names[Any]:
         """What a Describe or Close speaks of."""
@@ -194,8 +198,9 @@ class Asking:
             return self.statements.change((name,), Prepared(statement, ()), segment)
         if statement.kind == "deallocate" and name:
             return self.statements.change((name,), None, segment)
-        if statement.kind in ("deallocate", "discard"):
-            return self.statements.change(self.statements, None, segment)
+        if statement.forgets_all:
+            # The unnamed statement stays.
+            return self.statements.change(filter(None, self.statements), None, segment)
         return None
 
     def _add(self, part: Part) -> None:

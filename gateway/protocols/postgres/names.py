@@ -53,10 +53,12 @@ class Names(Generic[T]):
         pending = self._pending.get(key)
         return pending[-1].value if pending else self._settled.get(key)
 
-    def certain(self, name: bytes, segment: int) -> bool:
-        """Whether `get` is what the target will find, or the target skips the question."""
+    def given_in(self, name: bytes, segment: int) -> bool | None:
+        """Whether that segment gave the name its meaning, so that the target skips the use of it
+        if it refuses that; None when no meaning is pending.
+        """
         pending = self._pending.get(name[:_SIGNIFICANT])
-        return not pending or pending[-1].segment == segment
+        return pending[-1].segment == segment if pending else None
 
     def change(self, names: Iterable[bytes], value: T | None, segment: int) -> Change[T]:
         """Register a message's effect; settle or drop it when its answer comes."""

@@ -53,16 +53,15 @@ def test_changes_may_be_taken_back_in_any_order() -> None:
     assert names.get(b"s") is None
 
 
-def test_a_name_is_certain_when_what_it_waits_for_is_in_its_own_segment() -> None:
+def test_the_segment_counts_that_gave_a_name_its_latest_meaning() -> None:
     names: Names[str] = Names()
     change = names.change([b"s"], "one", 4)
-    assert names.certain(b"s", 4)
-    assert not names.certain(b"s", 5)
+    assert (names.given_in(b"s", 4), names.given_in(b"s", 5)) == (True, False)
     newer = names.change([b"s"], "two", 5)
-    assert names.certain(b"s", 5)
+    assert names.given_in(b"s", 5) is True
     newer.drop()
     change.settle()
-    assert names.certain(b"s", 5)
+    assert names.given_in(b"s", 5) is None
 
 
 def test_names_are_told_apart_by_63_bytes() -> None:
@@ -289,6 +288,22 @@ def test_execute_does_what_its_prepare_said() -> None:
     (asking,) = requests(talk.client(pg.query("execute s")))
     assert asking.kinds == {"execute", "prepare", "delete"}
     assert asking.relations == ("t",)
+
+
+def test_the_unnamed_statement_survives_deallocate_all() -> None:
+    talk = signed_in()
+    prepared(talk, "", "select 1")
+    query(talk, "deallocate all", "DEALLOCATE ALL")
+    assert statements(talk.client(run(""))) == ["select 1"]
+
+
+def test_a_portal_is_uncertain_until_it_is_known_whether_its_transaction_ended() -> None:
+    talk = signed_in()
+    talk.allow(talk.client(pg.extended("select 1"), pg.SYNC, pg.execute(), pg.SYNC))
+    commands = talk.target(pg.PARSED, pg.BOUND, ROWS, pg.done("SELECT 1"))
+    assert requests(commands) == []
+    (unknown,) = requests(talk.target(pg.ready()))
+    assert unknown.refusal == 'portal "" does not exist'
 
 
 # --- names nobody prepared ---
