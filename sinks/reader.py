@@ -19,7 +19,7 @@ import time
 import uuid
 import zlib
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +31,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from schemas.settings import ClickHouseSink
 from sinks import guard, migrate, native
@@ -39,7 +40,8 @@ from sinks.store import data_path, write_grants
 log = structlog.get_logger(__name__)
 
 _THREADS: Final = 4
-_WAITING: Final = 64
+_OPEN: Final = 64
+"""Queries that wait, run or are being read; further ones are refused."""
 _MAX_QUERY_BYTES: Final = 1024 * 1024
 _MAX_RESULT_BYTES: Final = 128 * 1024 * 1024
 """Of formats that have a head or a foot and cannot be streamed."""
@@ -52,6 +54,7 @@ _AUTHENTICATION_FAILED: Final = 516
 _TOO_MANY_QUERIES: Final = 202
 _BAD_ARGUMENTS: Final = 36
 _NOT_IMPLEMENTED: Final = 48
+_STD_EXCEPTION: Final = 1001
 _TOO_MANY_BYTES: Final = 396
 _STATUS: Final = {
     _AUTHENTICATION_FAILED: 401,
@@ -67,6 +70,7 @@ _NAMES: Final = {
     _TOO_MANY_QUERIES: "TOO_MANY_SIMULTANEOUS_QUERIES",
     _BAD_ARGUMENTS: "BAD_ARGUMENTS",
     _NOT_IMPLEMENTED: "NOT_IMPLEMENTED",
+    _STD_EXCEPTION: "STD_EXCEPTION",
     _TOO_MANY_BYTES: "TOO_MANY_ROWS_OR_BYTES",
 }
 
@@ -147,7 +151,7 @@ class Reader:
         config = write_grants(settings.path, settings.database)
         self._connection = f"{data_path(settings.path).resolve()}?config-file={config}"
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="reader")
-        self._waiting = 0
+        self._open = 0
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -174,6 +178,9 @@ class Reader:
             return await self._answer(query, _encoding(request))
         except QueryError as error:
             return _failure(error)
+        except Exception as error:
+            log.error("reader failed", error=type(error).__name__)
+            return _failure(QueryError(_STD_EXCEPTION, "The query could not be answered"))
 
     def _authenticated(self, request: Request) -> bool:
         given = _credential(request)
@@ -218,33 +225,40 @@ class Reader:
         )
 
     async def _answer(self, query: Query, encoding: str | None) -> Response:
-        if self._waiting >= _WAITING:
+        if self._open >= _OPEN:
             raise QueryError(_TOO_MANY_QUERIES, "Too many simultaneous queries")
-        self._waiting += 1
+        self._open += 1
+        started = time.monotonic()
         try:
-            started = time.monotonic()
-            tag = secrets.token_hex(8)
             execution = await self._in_thread(lambda: _Execution(self, query))
-            headers = {
-                "X-ClickHouse-Query-Id": _header(query.query_id),
-                "X-ClickHouse-Format": execution.format,
-                "X-ClickHouse-Exception-Tag": tag,
-                "X-ClickHouse-Server-Display-Name": "gatebook",
-                "X-ClickHouse-Timezone": _header(query.settings.get("session_timezone", "UTC")),
-                "X-ClickHouse-Summary": json.dumps(
-                    {"elapsed_ns": str(int((time.monotonic() - started) * 1e9))}
-                ),
-            }
-            compress = _compressor(encoding)
-            if encoding is not None:
-                headers["Content-Encoding"] = encoding
-            return StreamingResponse(
-                self._chunks(execution, compress, tag),
-                headers=headers,
-                media_type=_CONTENT_TYPES.get(execution.format, "text/plain; charset=UTF-8"),
-            )
-        finally:
-            self._waiting -= 1
+        except BaseException:
+            self._open -= 1
+            raise
+
+        async def close() -> None:
+            self._open -= 1
+            await self._in_thread(execution.close)
+
+        tag = secrets.token_hex(8)
+        headers = {
+            "X-ClickHouse-Query-Id": _header(query.query_id),
+            "X-ClickHouse-Format": execution.format,
+            "X-ClickHouse-Exception-Tag": tag,
+            "X-ClickHouse-Server-Display-Name": "gatebook",
+            "X-ClickHouse-Timezone": _header(query.settings.get("session_timezone", "UTC")),
+            "X-ClickHouse-Summary": json.dumps(
+                {"elapsed_ns": str(int((time.monotonic() - started) * 1e9))}
+            ),
+        }
+        if encoding is not None:
+            headers["Content-Encoding"] = encoding
+        return _Answer(
+            self._chunks(execution, _compressor(encoding), tag),
+            headers=headers,
+            media_type=_CONTENT_TYPES.get(execution.format, "text/plain; charset=UTF-8"),
+            close=close,
+            limit_s=2 * self._timeout_s,
+        )
 
     async def _chunks(
         self, execution: _Execution, compress: _Compressor, tag: str
@@ -253,8 +267,6 @@ class Reader:
             while (chunk := await self._in_thread(execution.next)) is not None:
                 if packed := compress.add(chunk):
                     yield packed
-            if packed := compress.end():
-                yield packed
         except QueryError as error:
             # The status is long sent. A server says it in the body, between marks that only the
             # response's head could announce, so that no data can be taken for them.
@@ -263,9 +275,8 @@ class Reader:
                 b"\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n"
                 % (tag.encode(), text, len(text), tag.encode())
             )
-            yield compress.end()
-        finally:
-            await self._in_thread(execution.close)
+        if packed := compress.end():
+            yield packed
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         try:
@@ -306,6 +317,31 @@ class Reader:
             # Leave a core to the writer.
             "max_threads": "1",
         }
+
+
+class _Answer(StreamingResponse):
+    """Streams a result and closes its query, whatever becomes of the client."""
+
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str],
+        media_type: str,
+        close: Callable[[], Awaitable[None]],
+        limit_s: float,
+    ) -> None:
+        super().__init__(content, headers=headers, media_type=media_type)
+        self._close = close
+        self._limit_s = limit_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            # A client that stops reading would hold its query for ever.
+            async with asyncio.timeout(self._limit_s):
+                await super().__call__(scope, receive, send)
+        finally:
+            await asyncio.shield(self._close())
 
 
 class _Execution:

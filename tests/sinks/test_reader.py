@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import clickhouse_connect
@@ -42,10 +44,8 @@ def store(folder: Path) -> Iterator[Store]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def url(store: Store, folder: Path) -> Iterator[str]:
-    """The endpoint."""
-    reader = Reader(settings_in(folder))
+@contextmanager
+def serving(reader: Reader) -> Iterator[str]:
     service = Service(reader.app(), "127.0.0.1", 0)
     thread = threading.Thread(target=asyncio.run, args=(service.run(),))
     thread.start()
@@ -53,6 +53,14 @@ def url(store: Store, folder: Path) -> Iterator[str]:
     service.stop()
     thread.join()
     reader.close()
+
+
+@pytest.fixture(scope="module")
+def url(store: Store, folder: Path) -> Iterator[str]:
+    """The endpoint."""
+    del store  # it has the engine open
+    with serving(Reader(settings_in(folder))) as made:
+        yield made
 
 
 @pytest.fixture
@@ -358,8 +366,31 @@ def test_results_and_memory_are_bounded(http: httpx.Client) -> None:
     assert "(MEMORY_LIMIT_EXCEEDED)" in http.post("/", content=hungry).text
 
 
+def test_text_that_looks_like_code_is_only_text(http: httpx.Client) -> None:
+    texts = ("Python(reader)", "INTO OUTFILE", "file(/etc/passwd)", "; DROP TABLE x", "{x:UInt8}")
+    for text in texts:
+        assert http.post("/", content=f"SELECT '{text}'").text == f"{text}\n"
+
+
+def test_a_client_that_does_not_read_is_let_go(folder: Path, store: Store) -> None:
+    del store  # it has the engine open
+    reader = Reader(settings_in(folder).model_copy(update={"query_timeout_s": 0.5}))
+    with serving(reader) as url, socket.create_connection(("127.0.0.1", port(url))) as stuck:
+        body = b"SELECT number FROM system.numbers FORMAT CSV"
+        stuck.sendall(
+            b"POST / HTTP/1.1\r\nHost: x\r\nX-ClickHouse-Key: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (TOKEN.encode(), len(body), body)
+        )
+        assert stuck.recv(12) == b"HTTP/1.1 200"
+        assert reader._open == 1
+        deadline = time.monotonic() + 30
+        while reader._open and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert reader._open == 0
+
+
 def test_a_client_that_leaves_early_frees_its_query(url: str) -> None:
-    for _ in range(10):
+    for _ in range(100):
         with httpx.stream(
             "POST", url, content="SELECT number FROM system.numbers FORMAT CSV",
             headers=AUTHENTICATED,
