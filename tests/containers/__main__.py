@@ -19,9 +19,10 @@ from infra.kafka.jars import JarsUnavailable
 from tests.containers import environment
 from tests.containers.engine import NoEngine, engine
 
-# Tests that take Kafka and PostgreSQL as they come, and those of the containers themselves.
+# Tests that take Kafka and PostgreSQL as they come, and those of the containers themselves. Those
+# marked `faults` kill processes by their ids; tests/containers kills containers.
 DEFAULT = [
-    *("-m", "(integration or containers) and not e2e"),
+    *("-m", "(integration or containers) and not e2e and not faults"),
     "tests/containers",
     "tests/processors",
     "tests/sinks",

@@ -28,6 +28,7 @@ from tests.containers import environment
 Probe = Callable[[], Awaitable[bool]]
 
 READY_S = 90.0
+RESTARTS = 6
 PASSWORD_FILE = "/run/secrets/postgres-password"
 
 
@@ -36,9 +37,13 @@ class Component:
 
     def __init__(self, container: DockerContainer, probe: Probe) -> None:
         self._probe = probe
-        # No image needs more than its user has.
         self.container = container.with_kwargs(
-            cap_drop=["ALL"], security_opt=["no-new-privileges"], **container._kwargs
+            # No image needs more than its user has.
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            # Our processes end rather than go on after an error they do not know.
+            restart_policy={"Name": "on-failure"},
+            **container._kwargs,
         )
 
     @contextmanager
@@ -52,8 +57,8 @@ class Component:
         """Until it serves; fails with its log when it ends or takes too long."""
         deadline = time.monotonic() + READY_S
         while not succeeds(self._probe):
-            runs = self.details()["State"]["Running"]
-            assert runs and time.monotonic() < deadline, self.log()
+            assert self.details()["RestartCount"] < RESTARTS, self.log()
+            assert time.monotonic() < deadline, self.log()
             time.sleep(0.05)
 
     def log(self) -> str:

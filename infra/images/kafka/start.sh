@@ -12,7 +12,9 @@ set -- /opt/java/bin/java -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError -Djava.aw
     -Dlog4j2.configurationFile=/opt/kafka/log4j2.properties \
     --enable-native-access=ALL-UNNAMED -cp '/opt/kafka/libs/*'
 if [ ! -e data/meta.properties ]; then
-    id=${KAFKA_CLUSTER_ID:-$("$@" -Xmx128m kafka.tools.StorageTool random-uuid)}
+    # 16 bytes in base64url, the first one fixed: an id may not begin like an option.
+    random=$({ printf G; head -c 15 /dev/urandom; } | base64 | tr '+/' '-_' | tr -d '=')
+    id=${KAFKA_CLUSTER_ID:-$random}
     "$@" -Xmx128m kafka.tools.StorageTool format --cluster-id "$id" --config server.properties
 fi
 # exec: the broker has to be process 1 to be told to stop.
