@@ -1,0 +1,273 @@
+"""The suites: what each is made of, how it is run, and what is left out on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from infra.devstack.conninfo import Conninfo
+from tests.conformance import postgresql, sources
+from tests.conformance.sources import Sdist, Unavailable
+
+PASSED, SKIPPED, FAILED = "passed", "skipped", "failed"
+_TIMEOUT_S = 90
+_SUITE_TIMEOUT_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one test ended. `kind` is passed, skipped, or failed with a word about how."""
+
+    kind: str
+    text: str = field(default="", compare=False)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it neither passed nor was skipped."""
+        return self.kind not in (PASSED, SKIPPED)
+
+
+Outcomes = Mapping[str, Outcome]
+
+
+class Suite(Protocol):
+    """A suite that can be pointed at a server."""
+
+    @property
+    def name(self) -> str:
+        """Name and version."""
+
+    def run(self, server: Conninfo, only: frozenset[str] | None = None) -> Outcomes:
+        """Outcomes by test id, of all tests or those in `only`. Raises Unavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class PytestSuite:
+    """A driver's suite under its own pytest.
+
+    `excluded` names tests that say nothing about a gateway, each with the reason.
+    """
+
+    source: Sdist
+    tests: str
+    arguments: tuple[str, ...] = ()
+    excluded: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name and version."""
+        return f"{self.source.name} {self.source.version}"
+
+    def run(self, server: Conninfo, only: frozenset[str] | None = None) -> Outcomes:
+        """See Suite.run."""
+        folder = self.source.folder()
+        python = sources.python(self.source.name)
+        with tempfile.TemporaryDirectory(prefix="conformance-") as name:
+            # A copy without the sources of the driver itself, which would hide the built one.
+            work = Path(name)
+            shutil.copytree(folder / self.tests, work / self.tests)
+            for extra in ("README.md",):
+                if (folder / extra).exists():
+                    shutil.copy(folder / extra, work / extra)
+            log, listed = work / "outcomes.jsonl", work / "only.txt"
+            log.touch()
+            chosen = [self.tests]
+            if only is not None:
+                listed.write_text("".join(f"{test}\n" for test in sorted(only)))
+                chosen = [f"@{listed}"]
+            done = subprocess.run(
+                [
+                    *(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "outcomes"),
+                    *("--rootdir", work, "--tb=short", f"--timeout={_TIMEOUT_S}"),
+                    *self.arguments,
+                    *(word for test in self.excluded for word in ("--deselect", test)),
+                    *chosen,
+                ],
+                cwd=work,
+                env=sources.environment(
+                    **_libpq(server),
+                    PYTHONPATH=str(Path(__file__).parent),
+                    CONFORMANCE_OUTCOMES=str(log),
+                ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_SUITE_TIMEOUT_S,
+                check=False,
+            )
+            found = _collected(log.read_text())
+        if not found:
+            tail = done.stdout.decode(errors="replace").strip()[-2000:]
+            raise Unavailable(f"{self.name} ran no test:\n{tail}")
+        return found
+
+
+def _libpq(server: Conninfo) -> dict[str, str]:
+    return {
+        "PGHOST": server.host,
+        "PGPORT": str(server.port),
+        "PGUSER": server.user,
+        "PGPASSWORD": server.password,
+        "PGDATABASE": server.database,
+        "PSYCOPG2_TESTDB": server.database,
+    }
+
+
+def _collected(lines: str) -> dict[str, Outcome]:
+    """The worst of each test's phases."""
+    found: dict[str, Outcome] = {}
+    for line in lines.splitlines():
+        report = json.loads(line)
+        test, outcome = report["test"], Outcome(report["outcome"], report["text"])
+        before = found.get(test)
+        if before is None or outcome.failed or (outcome.kind == SKIPPED and not before.failed):
+            found[test] = outcome
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Regress:
+    """PostgreSQL's pg_regress with its core schedule.
+
+    A test that fails on both sides counts as the same only if it fails with the same output.
+    """
+
+    schedule: str = "parallel_schedule"
+    tests: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name and version."""
+        return f"pg_regress {postgresql.VERSION}"
+
+    def run(self, server: Conninfo, only: frozenset[str] | None = None) -> Outcomes:
+        """See Suite.run. The tests build on each other: all are run, whatever `only` says."""
+        built = postgresql.build()
+        with tempfile.TemporaryDirectory(prefix="conformance-") as name:
+            output = Path(name)
+            inputs = postgresql.readable(built) / "regress"
+            chosen = list(self.tests) or [f"--schedule={inputs / self.schedule}"]
+            done = subprocess.run(
+                [
+                    built / "regress" / "pg_regress",
+                    *(f"--inputdir={inputs}", f"--outputdir={output}", f"--dlpath={inputs}"),
+                    *(f"--bindir={built / 'install' / 'bin'}", f"--host={server.host}"),
+                    *(f"--port={server.port}", f"--user={server.user}"),
+                    *("--max-connections=8", *chosen),
+                ],
+                cwd=output,
+                env=sources.environment(
+                    PGPASSWORD=server.password,
+                    LD_LIBRARY_PATH=str(built / "install" / "lib"),
+                    PGCONNECT_TIMEOUT="30",
+                ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_SUITE_TIMEOUT_S,
+                check=False,
+            )
+            printed = done.stdout.decode(errors="replace")
+            diffs = output / "regression.diffs"
+            found = _regressed(
+                printed,
+                output / "results",
+                _by_test(diffs.read_text(errors="replace") if diffs.exists() else ""),
+            )
+        if not found:
+            raise Unavailable(f"{self.name} ran no test:\n{printed.strip()[-2000:]}")
+        return found
+
+
+def _by_test(diffs: str) -> dict[str, str]:
+    """What regression.diffs says of each test."""
+    found: dict[str, str] = {}
+    for part in re.split(r"(?m)^diff (?=-)", diffs)[1:]:
+        head = re.search(r"/([^/\s]+)\.out", part)
+        if head:
+            # Its first three lines name folders and times.
+            found[head.group(1)] = "\n".join(part.splitlines()[3:])
+    return found
+
+
+def _regressed(printed: str, results: Path, diffs: Mapping[str, str]) -> dict[str, Outcome]:
+    found: dict[str, Outcome] = {}
+    for line in printed.splitlines():
+        match = re.match(r"^(?:test |\s+)(\w+)\s+\.\.\. (ok|FAILED|failed)", line)
+        if not match:
+            continue
+        test, word = match.group(1), match.group(2)
+        if word == "ok":
+            found[test] = Outcome(PASSED)
+            continue
+        output = results / f"{test}.out"
+        content = output.read_bytes() if output.exists() else b""
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        found[test] = Outcome(f"{FAILED} with output {digest}", diffs.get(test, ""))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LibpqPipeline:
+    """PostgreSQL's own test of libpq's pipeline mode."""
+
+    @property
+    def name(self) -> str:
+        """Name and version."""
+        return f"libpq_pipeline {postgresql.VERSION}"
+
+    def run(self, server: Conninfo, only: frozenset[str] | None = None) -> Outcomes:
+        """See Suite.run."""
+        built = postgresql.build()
+        program = built / "libpq_pipeline"
+        env = sources.environment(**_libpq(server), LD_LIBRARY_PATH=str(built / "install" / "lib"))
+        listed = subprocess.run(
+            [program, "tests"], env=env, capture_output=True, text=True, check=True
+        )
+        found: dict[str, Outcome] = {}
+        for test in listed.stdout.split():
+            if only is not None and test not in only:
+                continue
+            try:
+                done = subprocess.run(
+                    [program, "-r", "700", test, f"host={server.host} dbname={server.database}"],
+                    env=env,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    timeout=_TIMEOUT_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                found[test] = Outcome(FAILED, f"not within {_TIMEOUT_S} s")
+                continue
+            text = done.stdout.decode(errors="replace")[-4000:]
+            found[test] = Outcome(FAILED if done.returncode else PASSED, text)
+        return found
+
+
+ASYNCPG = PytestSuite(
+    Sdist("asyncpg", "0.32.0", "45e64e56714d888330b884aad1dfb363d0bf43fb343e3d1a8968525f3bade478"),
+    "tests",
+)
+PG8000 = PytestSuite(
+    Sdist("pg8000", "1.31.6", "553b240256d4b2d8f0ad2af28d07df1f9980247f74ac98d2c2b573762ec1ff1b"),
+    "test",
+)
+PSYCOPG2 = PytestSuite(
+    Sdist("psycopg2", "2.9.13", "d36784fc2dae69523ba4b79c7d1d1b4d6e83e87836874f111262f4db940b16a6"),
+    "tests",
+)
+
+ALL: Mapping[str, Suite] = {
+    "asyncpg": ASYNCPG,
+    "pg8000": PG8000,
+    "psycopg2": PSYCOPG2,
+    "libpq_pipeline": LibpqPipeline(),
+    "pg_regress": Regress(),
+}
