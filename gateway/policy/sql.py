@@ -32,6 +32,11 @@ _WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PASSWORD: Final = re.compile(r"passw\w*|pwd|secret|credential|identified\s+by", re.IGNORECASE)
 _CONNECTION: Final = re.compile(r"(?:password|pwd)\s*=|://[^/\s:@]*:[^/\s@]*@", re.IGNORECASE)
 _QUOTE: Final = re.compile(r"['$]")
+_OPERATORS: Final = re.compile(r"[~!@#^&|`?+\-*/%<>=]{256,}")
+_STEPS: Final = 1_000_000_000
+"""About a second of the lexer's time."""
+_MOST: Final = 30_000
+"""Statements of one text. Each is two events."""
 _CONSTANTS: Final = frozenset({"SCONST", "USCONST", "BCONST", "XCONST"})
 
 REDACTED: Final = "'<redacted>'"
@@ -170,8 +175,10 @@ def _relations(tree: str) -> tuple[str, ...]:
 
 def redact(text: str, kinds: frozenset[str]) -> str:
     """`text` with every string constant replaced where one of them may be a credential."""
+    if UNPARSEABLE in kinds:
+        return _cut(text) if _PASSWORD.search(text) or _CONNECTION.search(text) else text
     if kinds & _CREDENTIALS or (not kinds <= _DATA and _PASSWORD.search(text)):
-        return _cut(text) if UNPARSEABLE in kinds else _without_constants(text, re.compile(""))
+        return _without_constants(text, re.compile(""))
     if _CONNECTION.search(text):
         return _without_constants(text, _CONNECTION)
     return text
@@ -203,8 +210,8 @@ def unparseable(text: str, message: str, position: int = 0, sqlstate: str = "426
     kinds = frozenset({UNPARSEABLE})
     recorded = redact(text, kinds)
     if recorded != text:
-        # What the parser stumbled over may be the credential.
-        message = message.partition(_NEAR)[0]
+        # What the parser stumbled over, and quotes, may be the credential.
+        message = message.partition('"')[0].removesuffix(_NEAR).strip()
     return Statement(
         text,
         recorded,
@@ -250,17 +257,34 @@ def _single(text: str, tree: str) -> Statement:
     )
 
 
+def _takes_long(text: str) -> bool:
+    """Whether the lexer, which reads operators again from each of their characters, would run for
+    seconds in which nobody else is served.
+    """
+    return len(text) ** 2 > _STEPS and (
+        sum((run.end() - run.start()) ** 2 for run in _OPERATORS.finditer(text)) > _STEPS
+    )
+
+
 def analyse(text: str) -> tuple[Statement, ...]:
     """The statements of a Query or Parse message, in order; none for an empty text.
 
     A text that does not parse is one unparseable statement, since PostgreSQL, too, parses all of
     it before it executes the first.
     """
+    if "\0" in text:
+        # The parser would read no further.
+        return (unparseable(text, "the statement is not understood"),)
+    if _takes_long(text):
+        return (unparseable(text, "a comment or an operator is too long", sqlstate="54001"),)
     try:
         tree = parser.parse_sql_json(text)
         count = tree.count('{"stmt":{')
         if count == 0:
             return ()
+        if count > _MOST:
+            text_too_long = f"a query may have at most {_MOST} statements"
+            return (unparseable(text, text_too_long, sqlstate="54000"),)
         if count == 1:
             return (_single(text, tree),)
         pieces = [text[part] for part in parser.split(text, only_slices=True)]

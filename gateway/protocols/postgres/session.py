@@ -334,10 +334,10 @@ class Session:
 
     def _response_not_durable(self) -> None:
         """The target executed; the response is withheld, and nobody can say what was seen."""
-        for held in self._answering.inbox:
-            for run in held.runs:
-                run.completed = False
-                self._answering.complete(run, "unknown", error={"C": "58030"})
+        # A run may be there twice: complete, and then failed by its commit.
+        for run in dict.fromkeys(run for held in self._answering.inbox for run in held.runs):
+            run.completed = False
+            self._answering.complete(run, "unknown", error={"C": "58030"})
         text = "the response could not be recorded and is withheld; the statement may have run"
         self._answering.inbox.clear()
         self._fail_all("unknown", text)

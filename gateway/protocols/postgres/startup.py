@@ -108,10 +108,14 @@ class Startup:
         match event:
             case Received(Side.CLIENT, data):
                 self._buffer += data
+                commands: list[Command] = []
                 try:
-                    return self._read()
+                    self._read(commands)
                 except ProtocolViolation as violation:
-                    return self._fail(violation.sqlstate, str(violation), "protocol_error", now_ns)
+                    commands += self._fail(
+                        violation.sqlstate, str(violation), "protocol_error", now_ns
+                    )
+                return commands
             case TlsStarted():
                 self._encrypted = True
                 self._state = _State.FIRST
@@ -141,8 +145,7 @@ class Startup:
             case _:
                 return []
 
-    def _read(self) -> list[Command]:
-        commands: list[Command] = []
+    def _read(self, commands: list[Command]) -> None:
         while self._state in (_State.FIRST, _State.CREDENTIAL):
             before = len(self._buffer)
             commands += self._first() if self._state is _State.FIRST else self._credential()
@@ -155,7 +158,6 @@ class Startup:
             len(self._buffer) > wire.MAX_STARTUP
         ):
             raise ProtocolViolation("too much data before the connection is ready")
-        return commands
 
     def _first(self) -> list[Command]:
         if len(self._buffer) < 8:

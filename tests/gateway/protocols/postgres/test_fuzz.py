@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.machine import Closed, Expired, Received, Shutdown
+from gateway.machine import Abort, Closed, Expired, Received, Shutdown
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.conversations import (
     CUTS,
@@ -21,7 +21,7 @@ from tests.gateway.protocols.postgres.conversations import (
     conversation,
     pieces,
 )
-from tests.gateway.protocols.postgres.dialogue import CLIENT, TARGET
+from tests.gateway.protocols.postgres.dialogue import CLIENT, TARGET, Dialogue, sent
 from tests.gateway.protocols.postgres.rig import Rig, directly
 
 EXAMPLES = int(os.environ.get("GATEBOOK_FUZZ", "250"))
@@ -214,3 +214,39 @@ def test_the_rig_notices_a_request_that_never_ends() -> None:
     rig.outcomes.clear()
     with pytest.raises(AssertionError, match="without an end"):
         rig._check_ends()
+
+
+# --- before the session ---
+
+GREETINGS = st.lists(
+    st.sampled_from(
+        [
+            pg.GSSENC_REQUEST,
+            pg.startup(user="alice", database="shop"),
+            pg.startup(pg.PROTOCOL_3_2, user="alice", database="shop", options="-c role=x"),
+            pg.startup(database="shop"),
+            pg.password("token"),
+            pg.cancel_request(7, b"abcd"),
+            pg.query("select 1"),
+            b"GET / HTTP/1.1\r\n\r\n",
+        ]
+    ),
+    min_size=1,
+    max_size=4,
+).map(b"".join)
+
+
+@long
+@fuzz
+@given(data=GREETINGS, cuts=CUTS, mutations=st.one_of(st.just([]), MUTATIONS))
+def test_cutting_what_a_stranger_sends_changes_nothing(
+    data: bytes, cuts: list[int], mutations: list[tuple[str, int, int]]
+) -> None:
+    data = mutated(data, mutations)
+    once = Dialogue().client(data)
+    talk, said = Dialogue(), []
+    for piece in pieces(data, cuts):
+        said += talk.client(piece)
+    assert said == once
+    assert not any(isinstance(command, Abort) for command in once)
+    assert sent(once, TARGET) == b""
