@@ -82,11 +82,14 @@ def test_wrong_settings_end_it_with_status_2(
     assert said in ended.stderr
 
 
-def test_without_kafka_it_ends_and_quotes_nothing(tmp_path: Path) -> None:
-    made = Sink(tmp_path, "127.0.0.1:1", "group")
-    ended = run(["clickhouse", "--config", str(made.config)])
-    assert ended.returncode == 1
-    assert "KafkaConnectionError" in ended.stderr
+def test_without_kafka_it_is_not_ready_and_the_history_can_still_be_read(tmp_path: Path) -> None:
+    sink = Sink(tmp_path, "127.0.0.1:1", "group")
+    sink.start()
+    assert sink.ask("SELECT count() FROM queries") == "0"
+    wait(lambda: "Kafka unavailable" in sink.log.read_text(), sink)
+    assert sink.get("/readyz").status_code == 503
+    assert sink.get("/healthz").status_code == 200
+    assert sink.stop() == 0
 
 
 def test_settings_come_from_the_environment_too(tmp_path: Path) -> None:
