@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from infra.devstack.supervisor import LAUNCH
 from infra.images import base
 from infra.images.build import build
 from infra.images.docker import DockerFailed
@@ -40,7 +41,12 @@ def say(line: str) -> None:
 def pytest(arguments: list[str], variables: dict[str, str]) -> int:
     """pytest's exit status."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-rs", *arguments], env={**os.environ, **variables}
+        [
+            # It ends with this process: without the engine it could only fail.
+            *(sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), "-1", "-1"),
+            *(sys.executable, "-m", "pytest", "-rs", *arguments),
+        ],
+        env={**os.environ, **variables},
     )
     try:
         return process.wait()
@@ -48,7 +54,7 @@ def pytest(arguments: list[str], variables: dict[str, str]) -> int:
         # It reached pytest as well, whose fixtures still need the engine.
         return process.wait()
     except SystemExit:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
         raise
 
