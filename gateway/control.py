@@ -62,7 +62,7 @@ class Control:
     def cancel(self, process_id: int, secret: bytes) -> None:
         """A CancelRequest. Like PostgreSQL, nobody is told what came of it."""
         proof = cancel_proof(process_id, secret)
-        if self._sessions.cancel(process_id, proof):
+        if self._sessions.cancel(proof):
             _HERE.inc()
             return
         second = int(time.monotonic())
@@ -113,4 +113,4 @@ class Control:
         if control.action != "cancel" or control.gateway == self._gateway:
             return
         if time.time_ns() // 1000 - control.at <= _STALE_US:
-            self._sessions.cancel(control.process_id, control.proof)
+            self._sessions.cancel(control.proof)

@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._principal: Principal | None = None
         self._tls_version = ""
         self._session_id = node.new_id()
-        self._key = node.sessions.add(self)
+        secret = node.sessions.add(self)
         self._application = ""
         self._closed = False
         self._machine = PostgresMachine(
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
                 analyse=node.analyse,
                 new_id=node.new_id,
                 chunk_bytes=node.settings.gateway.journal.chunk_bytes,
-                cancel_key=self._key,
+                cancel_secret=secret,
                 session=str(UUID(bytes=self._session_id)),
                 nonce=node.new_id().hex(),
             )
@@ -294,6 +294,7 @@ class Connection(asyncio.Protocol):
             for timer in self._timers:
                 timer.cancel()
             self._check_expiry()
+            self._node.sessions.know(self, *self._machine.cancel_key)
         if not ticket:
             self._node.journal.append(encoded, None)
             return
@@ -449,11 +450,6 @@ class Connection(asyncio.Protocol):
 
     # --- endings ---
 
-    @property
-    def cancel_secret(self) -> bytes:
-        """See gateway.sessions.Cancellable."""
-        return self._machine.cancel_secret
-
     def cancel(self) -> None:
         """See gateway.sessions.Cancellable."""
         process_id, secret = self._machine.target_key
@@ -479,7 +475,7 @@ class Connection(asyncio.Protocol):
         if self._closed:
             return
         self._closed = True
-        self._node.sessions.remove(self._key[0])
+        self._node.sessions.remove(self)
         for timer in self._timers:
             timer.cancel()
         for transport in self._transports.values():

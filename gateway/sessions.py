@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 from typing import Protocol
 
@@ -18,12 +17,7 @@ def cancel_proof(process_id: int, secret: bytes) -> bytes:
 
 
 class Cancellable(Protocol):
-    """A connection whose running statement can be cancelled by who knows its secret."""
-
-    @property
-    def cancel_secret(self) -> bytes:
-        """What its client was told: 4 bytes, or 32 in protocol 3.2."""
-        ...
+    """A connection whose running statement can be cancelled by who knows its key."""
 
     def cancel(self) -> None:
         """Ask the target to cancel what runs."""
@@ -35,36 +29,49 @@ class Cancellable(Protocol):
 
 
 class Sessions:
-    """Connections by the process id that their clients know."""
+    """The open connections, and which of them a CancelRequest means.
+
+    A client is told the process id that the target has for its session, since notifications carry
+    it, and statements such as pg_terminate_backend() take it; only the secret is ours. Several
+    targets may have the same process id, so that a connection is known by both.
+    """
 
     def __init__(self) -> None:
-        self._by_id: dict[int, Cancellable] = {}
+        self._open: dict[Cancellable, bytes] = {}
+        # A proof is a hash of what only the client knows, and tells nothing by how long it takes
+        # to find.
+        self._by_proof: dict[bytes, Cancellable] = {}
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self._open)
 
-    def add(self, connection: Cancellable) -> tuple[int, bytes]:
-        """The (process id, secret) by which this connection's statements can be cancelled."""
-        while (process_id := secrets.randbelow(2**31 - 1) + 1) in self._by_id:
-            pass
-        self._by_id[process_id] = connection
-        _OPEN.set(len(self._by_id))
-        return process_id, secrets.token_bytes(32)
+    def add(self, connection: Cancellable) -> bytes:
+        """A new connection: the 32 bytes of its secret."""
+        self._open[connection] = b""
+        _OPEN.set(len(self._open))
+        return secrets.token_bytes(32)
 
-    def remove(self, process_id: int) -> None:
+    def know(self, connection: Cancellable, process_id: int, secret: bytes) -> None:
+        """Its client is told this key: 4 bytes of the secret, or 32 in protocol 3.2."""
+        proof = cancel_proof(process_id, secret)
+        self._open[connection] = proof
+        self._by_proof[proof] = connection
+
+    def remove(self, connection: Cancellable) -> None:
         """The connection is over."""
-        self._by_id.pop(process_id, None)
-        _OPEN.set(len(self._by_id))
+        proof = self._open.pop(connection, b"")
+        if self._by_proof.get(proof) is connection:
+            del self._by_proof[proof]
+        _OPEN.set(len(self._open))
 
-    def cancel(self, process_id: int, proof: bytes) -> bool:
-        """Cancel, if the proof is right. False when the session is not of this node."""
-        known = self._by_id.get(process_id)
-        if known is None:
+    def cancel(self, proof: bytes) -> bool:
+        """Cancel what the proof is for. False when that is no session of this node."""
+        connection = self._by_proof.get(proof)
+        if connection is None:
             return False
-        if hmac.compare_digest(cancel_proof(process_id, known.cancel_secret), proof):
-            known.cancel()
+        connection.cancel()
         return True
 
     def all(self) -> list[Cancellable]:
         """Every connection, now."""
-        return list(self._by_id.values())
+        return list(self._open)

@@ -9,7 +9,6 @@ from gateway.sessions import Sessions, cancel_proof
 
 class Connection:
     def __init__(self) -> None:
-        self.cancel_secret = b""
         self.cancelled = 0
 
     def cancel(self) -> None:
@@ -19,23 +18,40 @@ class Connection:
         raise AssertionError
 
 
+PROCESS_ID = 4711
+
+
 @pytest.mark.parametrize("length", [4, 32])
 def test_only_the_secret_the_client_was_told_cancels(length: int) -> None:
     sessions, connection = Sessions(), Connection()
-    process_id, secret = sessions.add(connection)
-    connection.cancel_secret = secret[:length]
+    secret = sessions.add(connection)
+    sessions.know(connection, PROCESS_ID, secret[:length])
     for wrong in (b"", secret[:3], secret[: length - 1], secret + b"x", b"\0" * length):
-        assert sessions.cancel(process_id, cancel_proof(process_id, wrong))
+        assert not sessions.cancel(cancel_proof(PROCESS_ID, wrong))
+    assert not sessions.cancel(cancel_proof(PROCESS_ID + 1, secret[:length]))
     assert connection.cancelled == 0
-    assert sessions.cancel(process_id, cancel_proof(process_id, secret[:length]))
+    assert sessions.cancel(cancel_proof(PROCESS_ID, secret[:length]))
     assert connection.cancelled == 1
+
+
+def test_sessions_of_two_targets_may_have_one_process_id() -> None:
+    sessions, one, other = Sessions(), Connection(), Connection()
+    secrets = [sessions.add(connection) for connection in (one, other)]
+    for connection, secret in zip((one, other), secrets, strict=True):
+        sessions.know(connection, PROCESS_ID, secret[:4])
+    assert sessions.cancel(cancel_proof(PROCESS_ID, secrets[1][:4]))
+    assert (one.cancelled, other.cancelled) == (0, 1)
+    sessions.remove(one)
+    assert not sessions.cancel(cancel_proof(PROCESS_ID, secrets[0][:4]))
+    assert sessions.cancel(cancel_proof(PROCESS_ID, secrets[1][:4]))
 
 
 def test_a_session_of_another_node_is_not_ours_to_cancel() -> None:
     sessions, connection = Sessions(), Connection()
-    process_id, secret = sessions.add(connection)
-    sessions.remove(process_id)
-    assert not sessions.cancel(process_id, cancel_proof(process_id, secret))
+    secret = sessions.add(connection)
+    sessions.know(connection, PROCESS_ID, secret[:4])
+    sessions.remove(connection)
+    assert not sessions.cancel(cancel_proof(PROCESS_ID, secret[:4]))
     assert len(sessions) == 0
 
 

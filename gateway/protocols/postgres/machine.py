@@ -52,7 +52,7 @@ _TOLD: Final = ("53", "57", "3D")
 class Surroundings:
     """What a machine is given: the world's randomness and knowledge, as values.
 
-    `cancel_key` is the (process id, secret) the client learns, of the secret only four bytes before
+    `cancel_secret` is what the client learns, of its 32 bytes only four before
     protocol 3.2; `session` is the session's id as text; `nonce` is for the target's SCRAM.
     """
 
@@ -62,7 +62,7 @@ class Surroundings:
     analyse: Callable[[str], tuple[Statement, ...]]
     new_id: Callable[[], bytes]
     chunk_bytes: int
-    cancel_key: tuple[int, bytes]
+    cancel_secret: bytes
     nonce: str
     session: str = ""
 
@@ -87,10 +87,12 @@ class PostgresMachine:
         return self._startup.database
 
     @property
-    def cancel_secret(self) -> bytes:
-        """What a CancelRequest for this connection must hold."""
-        secret = self._around.cancel_key[1]
-        return secret if self._startup.minor >= _LONG_KEYS else secret[:4]
+    def cancel_key(self) -> tuple[int, bytes]:
+        """What a CancelRequest for this connection must hold: the target's process id, by which
+        its notifications and functions know the session, and a secret of ours.
+        """
+        secret = self._around.cancel_secret
+        return self.target_key[0], secret if self._startup.minor >= _LONG_KEYS else secret[:4]
 
     @property
     def target_key(self) -> tuple[int, bytes]:
@@ -188,7 +190,7 @@ class PostgresMachine:
         return commands
 
     def _welcome(self, target: Upstream) -> bytes:
-        process_id, secret = self._around.cancel_key[0], self.cancel_secret
+        process_id, secret = self.cancel_key
         statuses = b"".join(
             message(b"S", wire.cstring(name) + wire.cstring(value))
             for name, value in target.statuses.items()

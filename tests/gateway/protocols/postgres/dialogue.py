@@ -83,7 +83,7 @@ class Dialogue:
                 analyse=analyse,
                 new_id=lambda: ident(next(ids)),
                 chunk_bytes=chunk_bytes,
-                cancel_key=KEY,
+                cancel_secret=KEY[1],
                 nonce="rOprNGfwEbeRWgbNEkqO",
             )
         )

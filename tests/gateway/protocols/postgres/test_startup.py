@@ -454,14 +454,14 @@ def welcomed() -> Dialogue:
     return talk
 
 
-def test_the_client_learns_its_own_key_and_the_targets_settings() -> None:
+def test_the_client_learns_the_targets_process_id_and_settings_and_a_secret_of_ours() -> None:
     talk = connecting()
     (start,) = talk.handle(TargetConnected())
     assert start == Send(
         TARGET, pg.startup(application_name="psql", user="gate", database="shop_db")
     )
     commands = talk.target(
-        pg.AUTH_OK, pg.status("server_version", "17.2"), pg.key(9, b"dead"), pg.ready()
+        pg.AUTH_OK, pg.status("server_version", "17.2"), pg.key(KEY[0], b"dead"), pg.ready()
     )
     opened = facts(commands)
     assert opened[0] == outcome(1)
@@ -471,7 +471,8 @@ def test_the_client_learns_its_own_key_and_the_targets_settings() -> None:
             pg.AUTH_OK + pg.status("server_version", "17.2") + pg.key(*KEY) + pg.ready(),
         )
     ]
-    assert talk.machine.target_key == (9, b"dead")
+    assert talk.machine.target_key == (KEY[0], b"dead")
+    assert talk.machine.cancel_key == KEY
 
 
 def test_what_the_client_sends_early_waits_for_the_session() -> None:
