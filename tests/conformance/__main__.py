@@ -52,12 +52,20 @@ def compare(name: str, suite: Suite, sides: Sides, listed: dict[str, str], full:
     say(f"\n{suite.name}: {time.monotonic() - begun:.0f} s")
     say(f"  direct               {counts(direct)}")
     say(f"  through the gateway  {counts(through)}")
+    first = differences(direct, through)
     found = settled(
-        differences(direct, through),
+        first,
         lambda only: sides.direct(suite, only),
         lambda only: sides.through(suite, only),
     )
     verdict = judge(found, listed)
+    for each in first:
+        if each.test not in {still.test for still in found}:
+            say(
+                f"  flaky: {each.test}: {each.direct.kind} direct, {each.through.kind} through, "
+                "alike when run again"
+            )
+            say("".join(f"      {line}\n" for line in each.through.text.splitlines()[-10:]))
     for each in found:
         word = "listed" if each.test in listed else "DIFFERS"
         say(f"  {word}: {each.test}: {each.direct.kind} direct, {each.through.kind} through")

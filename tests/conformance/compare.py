@@ -37,7 +37,7 @@ Run = Callable[[frozenset[str]], Outcomes]
 
 
 def settled(found: list[Difference], direct: Run, through: Run) -> list[Difference]:
-    """Those that differ each time they are run again; a flaky test does not."""
+    """Those that differ each time they are run again, as they did the last time."""
     for _ in range(RERUNS):
         if not found:
             break

@@ -116,6 +116,8 @@ def _libpq(server: Conninfo) -> dict[str, str]:
         "PGUSER": server.user,
         "PGPASSWORD": server.password,
         "PGDATABASE": server.database,
+        # Else a client would speak TLS to the one that offers it and not to the other.
+        "PGSSLMODE": server.sslmode,
         "PSYCOPG2_TESTDB": server.database,
     }
 
