@@ -113,7 +113,8 @@ _NO_KINDS: Final[frozenset[str]] = frozenset()
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """One statement. `text` is what the target gets; `recorded` is it without credentials.
+    """One statement. `text` is what the target gets; `recorded` is it without credentials;
+    `offset` is where it begins among others, in characters.
 
     `kind` is the outermost statement's, `kinds` also those nested in it (CTEs, EXPLAIN,
     PREPARE, rules). `forgets_all`: it is DEALLOCATE ALL or DISCARD ALL. `changes_settings`:
@@ -130,6 +131,7 @@ class Statement(msgspec.Struct, frozen=True):
     kind: str
     kinds: frozenset[str]
     relations: tuple[str, ...]
+    offset: int = 0
     prepared_name: str = ""
     forgets_all: bool = False
     changes_settings: bool = False
@@ -235,7 +237,7 @@ def refused(statement: Statement, message: str, sqlstate: str) -> Statement:
     )
 
 
-def _single(text: str, tree: str) -> Statement:
+def _single(text: str, tree: str, offset: int = 0) -> Statement:
     top = _TOP.search(tree)
     kinds = _kinds(tree)
     if top is None or not kinds:
@@ -250,6 +252,7 @@ def _single(text: str, tree: str) -> Statement:
         kind,
         kinds,
         _relations(tree),
+        offset=offset,
         prepared_name=_text(prepared.group(1)) if prepared else "",
         forgets_all=_FORGETTING.search(tree) is not None,
         changes_settings=bool(kinds & _SETTING) or '"sval":"set_config"' in tree,
@@ -287,10 +290,12 @@ def analyse(text: str) -> tuple[Statement, ...]:
             return (unparseable(text, text_too_long, sqlstate="54000"),)
         if count == 1:
             return (_single(text, tree),)
-        pieces = [text[part] for part in parser.split(text, only_slices=True)]
-        if len(pieces) != count:
+        slices = parser.split(text, only_slices=True)
+        if len(slices) != count:
             return (unparseable(text, "the statements cannot be told apart"),)
-        return tuple(_single(piece, parser.parse_sql_json(piece)) for piece in pieces)
+        return tuple(
+            _single(text[part], parser.parse_sql_json(text[part]), part.start) for part in slices
+        )
     except parser.ParseError as error:
         message = str(error.args[0]) if error.args else "syntax error"
         index = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0

@@ -7,21 +7,41 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
 from infra.devstack.plan import Options
 from tests.conftest import SMALL, running
 from tests.e2e.stack import Stack
 
-READER = "reader"
-"""A role at the target that may read everything and change nothing, like alice by policy."""
-READER_PASSWORD = "reads-only"
+CLERK = "clerk"
+"""A role at the target that may read and insert, and nothing else: as alice by POLICIES."""
+CLERK_PASSWORD = "insert-only"
+POLICIES = """
+@id("dba") permit (principal in Group::"dba", action, resource == Target::"shop");
+@id("clerk-connects")
+permit (principal in Group::"support", action == Action::"connect", resource == Target::"shop");
+@id("clerk-inserts")
+permit (principal in Group::"support", action == Action::"execute", resource == Target::"shop")
+unless { context.kinds.containsAny(["delete", "update", "truncate", "merge"]) };
+@id("clerk-removes-nothing")
+@message("clerks insert and read")
+@how_to_ask("Ask a DBA.")
+forbid (principal in Group::"support", action == Action::"execute", resource == Target::"shop")
+when { context.kinds.containsAny(["delete", "update", "truncate", "merge"]) };
+"""
 
 
 @pytest.fixture(scope="session")
 def gateway_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     root = tmp_path_factory.mktemp("gateway")
-    options = Options(gateways=1, only=("kafka", "postgres", "issuer", "gateway"), size=SMALL)
-    for _ in running(root, options):
+    settings = tmp_path_factory.mktemp("settings")
+    (settings / "policies").mkdir()
+    (settings / "policies" / "clerks.cedar").write_text(POLICIES)
+    config = settings / "over.yaml"
+    gateway = {"policies": str(settings / "policies"), "postgres": {"login_timeout_s": 5}}
+    config.write_text(yaml.safe_dump({"gateway": gateway}))
+    kinds = ("kafka", "postgres", "issuer", "gateway")
+    for _ in running(root, Options(gateways=1, only=kinds, size=SMALL, config=config)):
         yield Stack(root)
 
 
@@ -37,12 +57,10 @@ def superuser(gateway_stack: Stack) -> str:
 
 
 @pytest.fixture(scope="session")
-def reader(gateway_stack: Stack, superuser: str) -> str:
-    """How READER signs in at the target, past the gateway."""
+def clerk(superuser: str) -> str:
+    """How CLERK signs in at the target, past the gateway."""
     with psycopg.connect(superuser, autocommit=True) as connection:
-        connection.execute(
-            f"create role {READER} login password '{READER_PASSWORD}';"
-            f"grant select on all tables in schema public to {READER}"
-        )
+        connection.execute(f"create role {CLERK} login password '{CLERK_PASSWORD}'")
     parts = psycopg.conninfo.conninfo_to_dict(superuser)
-    return psycopg.conninfo.make_conninfo(**{**parts, "user": READER, "password": READER_PASSWORD})
+    options: dict[str, Any] = {**parts, "user": CLERK, "password": CLERK_PASSWORD}
+    return psycopg.conninfo.make_conninfo(**options)

@@ -416,9 +416,10 @@ class Asking:
             run.refuse(decision)
             part = item.poisoned[run]
             if part.data[:1] == b"Q" and index:
-                # The statements before it run, as they would before a missing privilege.
-                before = ";\n".join(earlier.statement.text for earlier in item.runs[:index])
-                text = self._language.encode(before) + b';\nSELECT * FROM "' + run.token + b'"'
+                # The statements before it run, as they would before a missing privilege, and
+                # their errors still point to where they are in the text.
+                before = self._language.prefix(part.data[5:-1], run.statement.offset)
+                text = before + b'SELECT * FROM "' + run.token + b'"'
                 part.data = wire.message(b"Q", text + b"\0")
                 break
             part.data = pipeline.poison(part, run)

@@ -52,9 +52,9 @@ class Language:
             self._standard_strings = value == "on"
             self._settings_changed = True
 
-    def encode(self, text: str) -> bytes:
-        """A text as the target reads it."""
-        return text.encode(self._codec)
+    def prefix(self, raw: bytes, length: int) -> bytes:
+        """The first characters of a text, as the target reads it."""
+        return raw.decode(self._codec)[:length].encode(self._codec)
 
     def statements(
         self, raw: bytes, unsettled: bool = False, restored: bool = False
