@@ -77,9 +77,7 @@ def _entry(record: Any, archive: Archive, openers: dict[bytes, Opener]) -> Entry
         opener = openers[event.context.key_id]
         plaintext = opener.open(event.context.session_id, event.event_id, box)
         original = archive.decode_original(envelope.schema_sha256, plaintext)
-    return Entry(
-        record.partition, record.offset, record.timestamp, envelope, event, original
-    )
+    return Entry(record.partition, record.offset, record.timestamp, envelope, event, original)
 
 
 def check_chains(entries: Iterable[Entry]) -> dict[str, int]:

@@ -1,0 +1,388 @@
+"""Targets and clients that die, hang, cancel or do not read: the right SQLSTATE, the right outcome
+in the history, bounded memory, and nobody else disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from gateway.protocols.postgres import wire
+from infra.devstack.plan import Options
+from infra.devstack.shop import Size
+from infra.devstack.state import supervisor_of
+from tests.conftest import running
+from tests.e2e.stack import Stack, until
+
+pytestmark = [pytest.mark.faults, pytest.mark.e2e, pytest.mark.timeout(240)]
+
+HALF_OPEN = 10_000
+SPARE_FILES = 1_000
+MEMORY_LIMIT = 256 * 1024 * 1024
+LOGIN_TIMEOUT_S = 10
+ENDLESS = "select g, repeat('row ', 250) from generate_series(1, 1000000) g"
+"""A gigabyte."""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    root = tmp_path_factory.mktemp("target")
+    config = root / "over.yaml"
+    config.write_text(f"gateway: {{postgres: {{login_timeout_s: {LOGIN_TIMEOUT_S}}}}}\n")
+    for _ in running(root / "stack", Options(gateways=1, config=config, size=Size(50, 100))):
+        yield Stack(root / "stack")
+
+
+@pytest.fixture
+def session(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
+    # The test before may have crashed the target.
+    connection = until(lambda: _served(stack))
+    with connection:
+        yield connection
+
+
+def _served(stack: Stack) -> psycopg.Connection[Any] | None:
+    try:
+        return stack.connect()
+    except psycopg.OperationalError:
+        return None
+
+
+def backend(session: psycopg.Connection[Any]) -> int:
+    """The target's process behind a session."""
+    row = session.execute("select pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def ended(stack: Stack, like: str) -> list[dict[str, Any]]:
+    """How the executions of statements like this ended, as the history has it."""
+    return stack.history(
+        "select outcome, error_code, rows from queries"
+        f" where statement like '{like}' order by started_at"
+    )
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+# --- the target ---
+
+
+@pytest.mark.parametrize(
+    ("blow", "told", "outcome"),
+    [
+        (lambda stack, pid: os.kill(pid, signal.SIGKILL), "08006", "lost"),
+        # It says so itself, and its words are passed on.
+        (lambda stack, pid: terminate(stack, pid), "57P01", "failed"),
+    ],
+    ids=["killed", "terminated"],
+)
+def test_a_target_that_dies_in_the_middle_of_a_result(
+    stack: Stack, session: psycopg.Connection[Any], blow: Any, told: str, outcome: str
+) -> None:
+    query = f"select g, repeat('x', 100), '{outcome}' from generate_series(1, 5000000) g"
+    pid = backend(session)
+    rows = 0
+    with pytest.raises(psycopg.OperationalError) as caught:
+        for _ in session.cursor().stream(query):
+            rows += 1
+            if rows == 1000:
+                blow(stack, pid)
+    assert 1000 <= rows < 5_000_000
+    assert caught.value.sqlstate == told
+    assert session.closed
+    [row] = until(lambda: ended(stack, f"select g, repeat(%{outcome}%"))
+    assert (row["outcome"], row["error_code"]) == (outcome, told)
+    # What the client saw was recorded before.
+    assert rows <= int(row["rows"]) < 5_000_000
+    with until(lambda: _served(stack)) as again:
+        assert again.execute("select 1").fetchone() == (1,)
+
+
+def terminate(stack: Stack, pid: int) -> None:
+    with stack.direct() as direct:
+        direct.execute("select pg_terminate_backend(%s)", (pid,))
+
+
+def test_a_target_that_dies_between_statements_ends_the_session(
+    stack: Stack, session: psycopg.Connection[Any]
+) -> None:
+    pid = backend(session)
+    terminate(stack, pid)
+    until(lambda: gone(pid))
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("select 'nobody there'")
+    assert session.closed
+    assert ended(stack, "%nobody there%") == []
+
+
+@contextmanager
+def unsupervised(stack: Stack) -> Iterator[None]:
+    """Nothing is started again meanwhile."""
+    supervisor = supervisor_of(stack.state)
+    assert supervisor is not None
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(supervisor.pid, signal.SIGCONT)
+
+
+def test_a_target_that_is_down_at_connect(stack: Stack) -> None:
+    pid = stack.pid("postgres")
+    with unsupervised(stack):
+        os.kill(pid, signal.SIGKILL)
+        _cannot_connect(stack, "nobody-listens")
+    until(lambda: _served(stack)).close()
+    _connect_is_in_the_history(stack, "nobody-listens")
+
+
+def test_a_target_that_accepts_and_says_nothing(stack: Stack) -> None:
+    stack.send("postgres", signal.SIGSTOP)
+    try:
+        _cannot_connect(stack, "says-nothing")
+    finally:
+        stack.send("postgres", signal.SIGCONT)
+    until(lambda: _served(stack)).close()
+    _connect_is_in_the_history(stack, "says-nothing")
+
+
+def _cannot_connect(stack: Stack, application: str) -> None:
+    with pytest.raises(psycopg.OperationalError, match='target "shop" cannot be reached'):
+        stack.connect(application_name=application)
+
+
+def _connect_is_in_the_history(stack: Stack, application: str) -> None:
+    def found() -> list[tuple[str, str, str, str]]:
+        rows = stack.history(
+            "select event_type, outcome, error_code, reason from audit_events"
+            f" where application = '{application}' order by seq"
+        )
+        return [tuple(row.values()) for row in rows]  # type: ignore[misc]
+
+    until(lambda: len(found()) == 4)
+    requested, decided, completed, closed = found()
+    assert (requested[0], decided[0]) == ("Requested", "Decided")
+    assert completed == ("Completed", "failed", "08001", "")
+    assert closed == ("SessionClosed", "", "", "target_refused")
+
+
+# --- the client ---
+
+
+def test_a_client_killed_in_the_middle_of_a_result(stack: Stack) -> None:
+    query = f"/* killed client */ {ENDLESS}"
+    with subprocess.Popen(
+        ["psql", "--no-psqlrc", "-Atqc", query, "-v", "FETCH_COUNT=100"],
+        env=stack.environment("bob"),
+        stdout=subprocess.PIPE,
+    ) as client:
+        assert client.stdout is not None
+        assert client.stdout.read(1000).startswith(b"1|row ")
+        client.kill()
+    # psql fetches through a cursor: what ran when it died was one FETCH of many.
+    until(lambda: stack.metric("gatebook_connections") == 0)
+    until(lambda: not _running(stack, "%generate_series(1, 1000000)%"))
+
+
+def _running(stack: Stack, like: str) -> int:
+    with stack.direct() as direct:
+        row = direct.execute(
+            "select count(*) from pg_stat_activity where query like %s and pid <> pg_backend_pid()",
+            (like,),
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_client_that_vanishes_in_a_transaction_commits_nothing(
+    stack: Stack, session: psycopg.Connection[Any]
+) -> None:
+    session.execute("create table vanished (a int)")
+    session.execute("begin")
+    session.execute("insert into vanished values (1)")
+    thread = threading.Thread(target=_last_words, args=(session, "select pg_sleep(3), 'vanishes'"))
+    thread.start()
+    until(lambda: _running(stack, "%vanishes%"))
+    _tear(session)
+    thread.join(30)
+    [row] = until(lambda: ended(stack, "%''vanishes''%"))
+    assert (row["outcome"], row["error_code"]) == ("lost", "")
+    until(lambda: not _running(stack, "%vanishes%"))
+    with stack.direct() as direct:
+        assert direct.execute("select count(*) from vanished").fetchone() == (0,)
+
+
+def _last_words(session: psycopg.Connection[Any], query: str) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        session.execute(query)
+
+
+def test_cancel_reaches_the_statement_and_the_session_goes_on(
+    stack: Stack, session: psycopg.Connection[Any]
+) -> None:
+    failure: list[psycopg.Error] = []
+
+    def client() -> None:
+        try:
+            session.execute("select pg_sleep(60), 'to be cancelled'")
+        except psycopg.Error as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    until(lambda: _running(stack, "%to be cancelled%"))
+    session.cancel_safe()
+    thread.join(30)
+    assert [error.sqlstate for error in failure] == ["57014"]
+    assert session.execute("select 1").fetchone() == (1,)
+    [row] = until(lambda: ended(stack, "%to be cancelled%"))
+    assert (row["outcome"], row["error_code"]) == ("cancelled", "57014")
+
+
+def test_psql_cancels_with_ctrl_c(stack: Stack) -> None:
+    with subprocess.Popen(
+        ["psql", "--no-psqlrc", "-Atc", "select pg_sleep(60), 'ctrl-c'", "-c", "select 'after'"],
+        env=stack.environment("bob"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as client:
+        until(lambda: _running(stack, "%ctrl-c%"))
+        client.send_signal(signal.SIGINT)
+        out, err = client.communicate(timeout=30)
+    assert "canceling statement due to user request" in err
+    assert out == ""
+    [row] = until(lambda: ended(stack, "%ctrl-c%"))
+    assert (row["outcome"], row["error_code"]) == ("cancelled", "57014")
+
+
+def test_a_cancel_key_that_is_wrong_cancels_nothing(
+    stack: Stack, session: psycopg.Connection[Any]
+) -> None:
+    address = stack.document["gateways"][0]["postgres"]
+    thread = threading.Thread(target=session.execute, args=("select pg_sleep(1), 'goes on'",))
+    thread.start()
+    until(lambda: _running(stack, "%goes on%"))
+    for process_id, secret in ((session.info.backend_pid, bytes(4)), (1, bytes(4))):
+        request = struct.pack(">III", 16, wire.CANCEL_REQUEST, process_id) + secret
+        with socket.create_connection((address["host"], address["port"])) as forger:
+            forger.sendall(request)
+            assert forger.recv(1) == b""
+    thread.join(30)
+    [row] = until(lambda: ended(stack, "%goes on%"))
+    assert row["outcome"] == "completed"
+
+
+def test_a_client_that_never_reads_costs_little_memory_and_holds_nobody_up(
+    stack: Stack, session: psycopg.Connection[Any]
+) -> None:
+    with stack.connect() as lazy:
+        rows = lazy.cursor().stream(ENDLESS)
+        next(rows)
+        assert _peak_until_stalled(stack, session) <= MEMORY_LIMIT
+        _tear(lazy)
+    [row] = until(lambda: ended(stack, ENDLESS.replace("'", "''")))
+    assert (row["outcome"], row["error_code"]) == ("lost", "")
+    # What it did not read is in the book only as far as it was on its way.
+    assert int(row["rows"]) < 100_000
+    until(lambda: not _running(stack, "%generate_series(1, 1000000)%"))
+
+
+def test_a_client_that_pauses_reads_on_where_it_stopped(
+    stack: Stack, session: psycopg.Connection[Any]
+) -> None:
+    query = "select g, repeat('row ', 250) from generate_series(1, 60000) g"
+    with stack.connect() as slow:
+        rows = slow.cursor().stream(query)
+        first = next(rows)
+        assert _peak_until_stalled(stack, session) <= MEMORY_LIMIT
+        numbers = [first[0], *(row[0] for row in rows)]
+    assert numbers == list(range(1, 60_001))
+    [row] = until(lambda: ended(stack, query.replace("'", "''")))
+    assert (row["outcome"], int(row["rows"])) == ("completed", 60_000)
+
+
+def _peak_until_stalled(stack: Stack, other: psycopg.Connection[Any]) -> int:
+    """The gateway's memory while it passes on what nobody reads, until it passes on no more.
+
+    `other` must be served all the while.
+    """
+    peak = quiet = 0
+    before = stack.metric("gatebook_journal_bytes_total")
+    while quiet < 5:
+        assert other.execute("select 'served'").fetchone() == ("served",)
+        peak = max(peak, stack.resident_bytes("gateway-1"))
+        time.sleep(0.1)
+        after = stack.metric("gatebook_journal_bytes_total")
+        # The other session's statements go into the book, too; a chunk of rows is far larger.
+        quiet = quiet + 1 if after - before < 20_000 else 0
+        before = after
+    return peak
+
+
+def _tear(session: psycopg.Connection[Any]) -> None:
+    """End a connection as a broken network does."""
+    with socket.socket(fileno=os.dup(session.fileno())) as torn:
+        torn.shutdown(socket.SHUT_RDWR)
+
+
+# --- ten thousand that never sign in ---
+
+
+def test_ten_thousand_half_open_connections_hold_nobody_up(
+    stack: Stack, session: psycopg.Connection[Any]
+) -> None:
+    address = stack.document["gateways"][0]["postgres"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(HALF_OPEN, hard - SPARE_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    before = stack.metric("gatebook_connections")
+    try:
+        with ExitStack() as opened:
+            sockets = [opened.enter_context(_half_open(address, n)) for n in range(count)]
+            until(lambda: stack.metric("gatebook_connections") >= before + count)
+            assert stack.resident_bytes("gateway-1") <= MEMORY_LIMIT
+            assert session.execute("select 'served'").fetchone() == ("served",)
+            with stack.connect() as another:
+                assert another.execute("select 'served'").fetchone() == ("served",)
+            # Who does not sign in is not waited for.
+            sockets[0].settimeout(LOGIN_TIMEOUT_S + 30)
+            assert sockets[0].recv(1) == b""
+        until(lambda: stack.metric("gatebook_connections") <= before)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _half_open(address: dict[str, Any], number: int) -> socket.socket:
+    """Connected; most have said nothing, some have begun and stopped somewhere."""
+    made = socket.create_connection((address["host"], address["port"]))
+    match number % 20:
+        case 1:
+            made.sendall(struct.pack(">I", 8))
+        case 2:
+            made.sendall(struct.pack(">II", 8, wire.SSL_REQUEST))
+        case 3:
+            made.sendall(struct.pack(">II", 8, wire.SSL_REQUEST))
+            assert made.recv(1) == b"S"
+            # The head of a TLS record that does not come.
+            made.sendall(bytes.fromhex("1603010200"))
+    return made
