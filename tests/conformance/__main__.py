@@ -45,10 +45,16 @@ class Sides:
         return suite.run(self._through, only)
 
 
-def compare(name: str, suite: Suite, sides: Sides, listed: dict[str, str], full: bool) -> bool:
+def compare(
+    suite: Suite,
+    sides: Sides,
+    listed: dict[str, str],
+    only: frozenset[str] | None = None,
+    full: bool = False,
+) -> bool:
     """Run one suite on both sides and report. Whether it says the same of both."""
     begun = time.monotonic()
-    direct, through = sides.direct(suite), sides.through(suite)
+    direct, through = sides.direct(suite, only), sides.through(suite, only)
     say(f"\n{suite.name}: {time.monotonic() - begun:.0f} s")
     say(f"  direct               {counts(direct)}")
     say(f"  through the gateway  {counts(through)}")
@@ -84,11 +90,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(ALL))
     parser.add_argument("--full", action="store_true", help="show how listed tests fail, too")
+    parser.add_argument(
+        "--only", action="append", metavar="TEST", help="only this test (or file, or class)"
+    )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.suites if name not in ALL]
     if unknown:
         parser.error(f"there is no suite {unknown[0]}; there are {', '.join(ALL)}")
-    listed = read_listed(LISTED)
+    only = frozenset(arguments.only) if arguments.only else None
+    # What is listed of other tests is not stale for not having been run.
+    listed = {} if only else read_listed(LISTED)
     alike = True
     try:
         with (
@@ -98,7 +109,7 @@ def main() -> int:
         ):
             sides = Sides(server, through)
             for name in arguments.suites or ALL:
-                alike &= compare(name, ALL[name], sides, listed.get(name, {}), arguments.full)
+                alike &= compare(ALL[name], sides, listed.get(name, {}), only, arguments.full)
     except Unavailable as error:
         say(f"conformance: {error}")
         return 2

@@ -253,6 +253,8 @@ class LibpqPipeline:
         return found
 
 
+_AUTHENTICATION = "signs in as roles of the server with their passwords"
+
 ASYNCPG = PytestSuite(
     Sdist("asyncpg", "0.32.0", "45e64e56714d888330b884aad1dfb363d0bf43fb343e3d1a8968525f3bade478"),
     "tests",
@@ -260,6 +262,18 @@ ASYNCPG = PytestSuite(
 PG8000 = PytestSuite(
     Sdist("pg8000", "1.31.6", "553b240256d4b2d8f0ad2af28d07df1f9980247f74ac98d2c2b573762ec1ff1b"),
     "test",
+    excluded=dict.fromkeys(
+        (
+            "test/dbapi/auth",
+            "test/legacy/auth",
+            "test/native/auth",
+            "test/dbapi/test_connection.py::test_password_bytes",
+            "test/legacy/test_connection.py::testBytesPassword",
+            "test/legacy/test_connection.py::test_scram_sha_256",
+            "test/native/test_connection.py::test_bytes_password",
+        ),
+        _AUTHENTICATION,
+    ),
 )
 PSYCOPG2 = PytestSuite(
     Sdist("psycopg2", "2.9.13", "d36784fc2dae69523ba4b79c7d1d1b4d6e83e87836874f111262f4db940b16a6"),
