@@ -91,7 +91,7 @@ def gone(pid: int) -> bool:
     [
         (lambda stack, pid: os.kill(pid, signal.SIGKILL), "08006", "lost"),
         # It says so itself, and its words are passed on.
-        (lambda stack, pid: terminate(stack, pid), "57P01", "failed"),
+        (terminate, "57P01", "failed"),
     ],
     ids=["killed", "terminated"],
 )
