@@ -86,6 +86,11 @@ def gone(pid: int) -> bool:
 # --- the target ---
 
 
+def terminate(stack: Stack, pid: int) -> None:
+    with stack.direct() as direct:
+        direct.execute("select pg_terminate_backend(%s)", (pid,))
+
+
 @pytest.mark.parametrize(
     ("blow", "told", "outcome"),
     [
@@ -115,11 +120,6 @@ def test_a_target_that_dies_in_the_middle_of_a_result(
     assert rows <= int(row["rows"]) < 5_000_000
     with until(lambda: _served(stack)) as again:
         assert again.execute("select 1").fetchone() == (1,)
-
-
-def terminate(stack: Stack, pid: int) -> None:
-    with stack.direct() as direct:
-        direct.execute("select pg_terminate_backend(%s)", (pid,))
 
 
 def test_a_target_that_dies_between_statements_ends_the_session(
