@@ -64,6 +64,7 @@ class Answering:
         self._fragment_left = 0
         self._fragment: list[bytes] = []
         self._fragment_bytes = 0
+        self.torn = False  # the client has the beginning of a message, not its end
         self._columns: dict[tuple[bytes, tuple[int, ...], bool], Any] = {}
         self._columns_of: CatalogView | None = None
         self._described_fields: dict[bytes, list[tuple[str, int, int, int, int]]] = {}
@@ -169,6 +170,11 @@ class Answering:
     def _add_data_rows(self, stream: bytes | bytearray, start: int, end: int, rows: int) -> None:
         data = bytes(stream[start:end])
         self._add_rows(data, data, rows)
+
+    @property
+    def in_fragment(self) -> bool:
+        """The target has sent the beginning of a large message, not its end."""
+        return self._fragment_left > 0
 
     def _begin_fragment(self, size: int, first: bytes) -> None:
         """A value too large to hold: recorded and released piece by piece."""
@@ -501,7 +507,7 @@ class Answering:
         data, facts, runs = b"".join(self.held), self.facts, self.recorded_runs
         self.held, self.facts, self.recorded_runs = [], [], []
         if facts:
-            held = Held(self._next_ticket(), data, runs)
+            held = Held(self._next_ticket(), data, runs, self.in_fragment)
             self._waiting[held.ticket] = held
             self.inbox.append(held)
             self.inbox_bytes += len(data)
@@ -515,9 +521,10 @@ class Answering:
         inbox = self.inbox
         out = []
         while inbox and inbox[0].ready:
-            data = inbox.popleft().data
-            self.inbox_bytes -= len(data)
-            out.append(data)
+            held = inbox.popleft()
+            self.inbox_bytes -= len(held.data)
+            self.torn = held.torn
+            out.append(held.data)
         if out:
             data = b"".join(out)
             self.bytes_out += len(data)

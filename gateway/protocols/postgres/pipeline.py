@@ -176,11 +176,12 @@ class Item:
 
 
 class Held:
-    """Response bytes that wait, in their turn, for their record."""
+    """Response bytes that wait, in their turn, for their record. `torn` ones end in a message."""
 
-    __slots__ = ("data", "ready", "runs", "ticket")
+    __slots__ = ("data", "ready", "runs", "ticket", "torn")
 
-    def __init__(self, ticket: int, data: bytes, runs: list[Run]) -> None:
+    def __init__(self, ticket: int, data: bytes, runs: list[Run], torn: bool = False) -> None:
+        self.torn = torn
         self.ticket = ticket
         self.data = data
         self.runs = runs

@@ -234,7 +234,8 @@ class Session:
         self._ending = reason
         for run in self._unfinished():
             self._answering.complete(run, "lost", error={"C": sqlstate, "M": text})
-        if not silent:
+        if not silent and not self._answering.in_fragment:
+            # Within a message an error would be read as its content.
             self._answering.held.append(fatal(sqlstate, text))
         self._answering.release()
         self._answering.drain()
@@ -351,5 +352,6 @@ class Session:
         self._over = True
         self._commands.append(Record(0, (*self._answering.facts, self._ended("not_durable"))))
         self._answering.facts = []
-        self._commands.append(Send(Side.CLIENT, fatal("58030", text, hint=NOT_DURABLE_HINT)))
+        if not self._answering.torn:
+            self._commands.append(Send(Side.CLIENT, fatal("58030", text, hint=NOT_DURABLE_HINT)))
         self._commands.append(Close())

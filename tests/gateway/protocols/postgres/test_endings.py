@@ -343,6 +343,31 @@ def test_rows_that_cannot_be_recorded_are_not_shown() -> None:
     assert outcomes(commands) == [(2, "unknown", "58030")]
 
 
+def test_no_error_is_put_into_the_middle_of_a_large_value() -> None:
+    talk = running()
+    row = pg.row(bytes(5 * 1024 * 1024))
+    commands = talk.target(pg.columns("a"), row[: 2 * 1024 * 1024])
+    released = sent(talk.record(commands), CLIENT)
+    assert row.startswith(released[len(pg.columns("a")) :])
+    commands = talk.closed(TARGET)
+    assert outcomes(commands) == [(2, "lost", "08006")]
+    assert sent(commands, CLIENT) == b""
+    commands = talk.record(commands)
+    assert sent(commands, CLIENT) == b""
+    assert ended(commands) == "target_lost"
+    assert commands[-1] == Close()
+
+
+def test_nor_when_its_rest_cannot_be_recorded() -> None:
+    talk = running()
+    row = pg.row(bytes(3 * 1024 * 1024))
+    begun = [c for c in talk.target(pg.columns("a"), row) if isinstance(c, Record)]
+    talk.recorded(begun[0].ticket)
+    commands = talk.not_durable(begun[1].ticket)
+    assert sent(commands, CLIENT) == b""
+    assert commands[-1] == Close()
+
+
 # --- bounds ---
 
 
