@@ -43,6 +43,7 @@ REDACTED: Final = "'<redacted>'"
 _NEAR: Final = " at or near "
 UNPARSEABLE: Final = "unparseable"
 EMPTY: Final = "empty"
+FUNCTION_CALL: Final = "function_call"
 
 _RENAMED: Final = {
     "variable_set": "set",
@@ -224,6 +225,13 @@ def unparseable(text: str, message: str, position: int = 0, sqlstate: str = "426
         position=position,
         sqlstate=sqlstate,
     )
+
+
+def function_call(oid: int) -> Statement:
+    """A call of the function with this OID, past SQL. It may do whatever functions do."""
+    text = f"FUNCTION CALL {oid}"
+    kinds = frozenset({FUNCTION_CALL})
+    return Statement(text, text, FUNCTION_CALL, kinds, (), changes_settings=True)
 
 
 def refused(statement: Statement, message: str, sqlstate: str) -> Statement:

@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from gateway.machine import CatalogView, Command, Fact, Outcome, Record, Rows, Send, Side
+from gateway.policy import sql
 from gateway.protocols.postgres import pipeline, wire
 from gateway.protocols.postgres.pipeline import (
     Expect,
@@ -29,7 +30,7 @@ _NOT_COPY: Final = "unexpected message during COPY from stdin"
 _FURTHER: Final = {"S": "NOTICE", "C": "00000", "M": "further notices are not recorded"}
 _COLUMNS: Final = 1000
 _LENGTH: Final = struct.Struct(">I")
-_D, _d = ord("D"), ord("d")
+_D, _d, _V = ord("D"), ord("d"), ord("V")
 
 
 class Answering:
@@ -62,6 +63,7 @@ class Answering:
         self._copying = False
         self._stream = bytearray()
         self._fragment_left = 0
+        self._returns = False  # the fragments are a function's result: its run ends with them
         self._fragment: list[bytes] = []
         self._fragment_bytes = 0
         self.torn = False  # the client has the beginning of a message, not its end
@@ -157,7 +159,8 @@ class Answering:
             self._add_data_rows(stream, rows_from, at, rows)
         if size - at >= 5:
             length = unpack(stream, at + 1)[0]
-            if length > self._largest and stream[at] in (_D, _d):
+            if length > self._largest and stream[at] in (_D, _d, _V):
+                self._returns = stream[at] == _V
                 self._begin_fragment(length + 1, bytes(stream[at:]))
                 at = size
             elif length > wire.MAX_MESSAGE:
@@ -201,6 +204,9 @@ class Answering:
             )
             run.chunk += 1
             self.held.append(whole)
+            if done and self._returns:
+                self._returns = False
+                self._function_returned()
             self.release()
         return rest
 
@@ -329,6 +335,11 @@ class Answering:
             case "d":
                 self._add_rows(whole, whole[5:], 1)
                 return
+            case "V":
+                # One row of one value, as SELECT would have returned it.
+                self._add_rows(whole, wire.message(b"D", b"\0\1" + whole[5:]), 1)
+                self._function_returned()
+                return
             case "E":
                 whole = self._error(whole)
             case "N":
@@ -381,6 +392,14 @@ class Answering:
                 self.complete(head.runs.pop(0), "completed", tag)
             return
         self._finish_execute(tag)
+
+    def _function_returned(self) -> None:
+        """A FunctionCall has no CommandComplete."""
+        run = self._current()
+        if run.statement.kind != sql.FUNCTION_CALL:
+            raise ProtocolViolation("the target answers something else")
+        self.expected[0].runs.remove(run)
+        self.complete(run, "completed", "FUNCTION CALL")
 
     def _finish_execute(self, tag: str) -> None:
         head = self._head()

@@ -35,7 +35,7 @@ from gateway.protocols.postgres.wire import ProtocolViolation
 from schemas.events import NONE_ID
 
 # Statements whose relations their text does not name.
-_INDIRECT: Final = frozenset({"execute", "fetch", "call", "do", sql.UNPARSEABLE})
+_INDIRECT: Final = frozenset({"execute", "fetch", "call", "do", sql.FUNCTION_CALL, sql.UNPARSEABLE})
 
 
 class Asking:
@@ -150,10 +150,7 @@ class Asking:
             case "c" | "f":
                 self._enqueue(Item(0, [Part(whole, Expectation(Expect.COPY_END))], []))
             case "F":
-                refused = sql.unparseable(
-                    "", "function calls through the protocol are refused", sqlstate="0A000"
-                )
-                self._simple(whole, (refused,))
+                self._function_call(whole)
             case _:
                 self.terminating = True
                 self._enqueue(Item(0, [Part(whole)], []))
@@ -165,10 +162,18 @@ class Asking:
         statements = self._language.statements(whole[5:-1], self._unsettled, self._restored)
         self._simple(whole, statements or (self._language.prepared(b""),))
 
-    def _simple(self, whole: bytes, statements: tuple[Statement, ...]) -> None:
+    def _function_call(self, whole: bytes) -> None:
+        """A function by its OID, outside of any statement: libpq's large objects, mostly."""
+        portal = requests.read_function_call(whole[5:])
+        self._segment()
+        self._simple(whole, (portal.prepared.statement,), portal)
+
+    def _simple(
+        self, whole: bytes, statements: tuple[Statement, ...], portal: Portal | None = None
+    ) -> None:
         expectation = Expectation(Expect.QUERY)
         part = Part(whole, expectation)
-        runs = [Run(self._new_id(), statement, None) for statement in statements]
+        runs = [Run(self._new_id(), statement, portal) for statement in statements]
         expectation.runs = list(runs)
         self._ask([part], runs, dict.fromkeys(runs, part), "execute")
         for run in runs:

@@ -141,21 +141,39 @@ def read_bind(body: bytes, prepared: Prepared) -> Portal:
     reader = Reader(body)
     reader.cstring()
     reader.cstring()
+    parameters = _values(reader, prepared, "bind")
+    results = tuple(reader.uint16() for _ in range(reader.uint16()))
+    reader.end()
+    return Portal(prepared, parameters, results)
+
+
+def _values(
+    reader: Reader, prepared: Prepared, message: str
+) -> tuple[tuple[int, int, bytes | None], ...]:
+    """(type OID, format, value) of each parameter of a Bind or a FunctionCall."""
     formats = tuple(reader.uint16() for _ in range(reader.uint16()))
     count = reader.uint16()
     if len(formats) > 1 and len(formats) != count:
         raise ProtocolViolation(
-            f"bind message has {len(formats)} parameter formats but {count} parameters"
+            f"{message} message has {len(formats)} parameter formats but {count} parameters"
         )
     parameters = []
     for index in range(count):
         size = reader.int32()
         if size < -1:
-            raise ProtocolViolation("invalid parameter length in bind message")
+            raise ProtocolViolation(f"invalid parameter length in {message} message")
         value = None if size == -1 else reader.take(size)
         shown = formats[index] if len(formats) > 1 else formats[0] if formats else 0
         oid = prepared.oids[index] if index < len(prepared.oids) else 0
         parameters.append((oid, shown, value))
-    results = tuple(reader.uint16() for _ in range(reader.uint16()))
+    return tuple(parameters)
+
+
+def read_function_call(body: bytes) -> Portal:
+    """What a FunctionCall executes, as a bound statement. Raises ProtocolViolation."""
+    reader = Reader(body)
+    prepared = Prepared(sql.function_call(reader.uint32()), ())
+    parameters = _values(reader, prepared, "function call")
+    result = reader.uint16()
     reader.end()
-    return Portal(prepared, tuple(parameters), results)
+    return Portal(prepared, parameters, (result,))

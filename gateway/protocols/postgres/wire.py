@@ -23,6 +23,13 @@ MAX_STARTUP: Final = 10_000
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 """Length of one message from a client at most; it must fit in one event."""
 
+MAX_COPY_DATA: Final = 1024 * 1024
+"""Bytes of one CopyData of a client at most; longer ones are passed on in pieces."""
+
+_COPY_DATA: Final = ord("d")
+_LONGEST: Final = (1 << 30) - 2
+"""Length of any message at most, as PostgreSQL's PQ_LARGE_MESSAGE_LIMIT."""
+
 _LENGTH: Final = struct.Struct(">I")
 _UINT16: Final = struct.Struct(">H")
 _INT32: Final = struct.Struct(">i")
@@ -154,13 +161,17 @@ class Splitter:
 
     Keeps one buffer and an offset, since re-joining the rest with each packet costs quadratic
     time on large messages. Raises ProtocolViolation for lengths that lie.
+
+    CopyData of more than MAX_COPY_DATA bytes is cut into several of that size, which is the same
+    to a target: where they begin and end means nothing in a COPY (section 54.2.6).
     """
 
-    __slots__ = ("_allowed", "_buffer", "_largest")
+    __slots__ = ("_allowed", "_buffer", "_copy_left", "_largest")
 
     def __init__(self, allowed: bytes, largest: int = MAX_MESSAGE) -> None:
         self._allowed = frozenset(allowed)
         self._buffer = bytearray()
+        self._copy_left = 0
         self._largest = largest
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -169,13 +180,26 @@ class Splitter:
         buffer += data
         at, size = 0, len(buffer)
         try:
-            while size - at >= 5:
+            while size - at >= 5 or self._copy_left:
+                if self._copy_left:
+                    piece = min(self._copy_left, MAX_COPY_DATA)
+                    if size - at < piece:
+                        break
+                    whole = message(b"d", bytes(buffer[at : at + piece]))
+                    at += piece
+                    self._copy_left -= piece
+                    yield _COPY_DATA, whole
+                    continue
                 kind = buffer[at]
                 if kind not in self._allowed:
                     raise ProtocolViolation(f"invalid frontend message type {kind}")
                 length = int.from_bytes(buffer[at + 1 : at + 5], "big")
                 if length < 4:
                     raise ProtocolViolation("invalid message length")
+                if kind == _COPY_DATA and MAX_COPY_DATA + 4 < length <= _LONGEST:
+                    self._copy_left = length - 4
+                    at += 5
+                    continue
                 if length > self._largest:
                     raise ProtocolViolation(
                         f"a message may have at most {self._largest} bytes", "54000"

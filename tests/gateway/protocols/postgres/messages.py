@@ -125,7 +125,19 @@ SYNC = message("S")
 FLUSH = message("H")
 TERMINATE = message("X")
 COPY_DONE = message("c")
-FUNCTION_CALL = message("F", struct.pack(">IHHIH", 2000, 0, 0, 0, 0)[:12])
+
+
+def function_call(oid: int, *values: bytes | None) -> bytes:
+    """With binary values and result, as libpq sends it."""
+    body = struct.pack(">IHHH", oid, 1, 1, len(values))
+    for value in values:
+        body += struct.pack(">i", -1) if value is None else struct.pack(">i", len(value)) + value
+    return message("F", body + struct.pack(">H", 1))
+
+
+def function_result(value: bytes | None) -> bytes:
+    return message("V", struct.pack(">i", -1) if value is None else row(value)[7:])
+
 
 # --- server ---
 

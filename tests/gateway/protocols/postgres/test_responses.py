@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -267,6 +268,22 @@ def test_copy_from_the_client_is_recorded_before_it_is_forwarded() -> None:
     assert talk.recorded(1002) == [Send(TARGET, pg.copy_data(b"3\tc\n") + pg.COPY_DONE)]
     commands = talk.target(pg.done("COPY 3"), pg.ready())
     assert outcomes(commands) == [(2, "completed", "")]
+
+
+@pytest.mark.parametrize("cuts", [(), (4,), (5, 700_000), (2_500_000,)])
+def test_data_in_one_large_message_is_passed_on_in_pieces(cuts: tuple[int, ...]) -> None:
+    talk = running("copy t from stdin")
+    talk.target(pg.COPY_IN)
+    data = bytes(range(256)) * 10_000
+    stream = pg.copy_data(data) + pg.copy_data(b"end") + pg.COPY_DONE
+    forwarded, bounds = b"", (0, *cuts, len(stream))
+    for start, end in itertools.pairwise(bounds):
+        commands = talk.client(stream[start:end])
+        forwarded += sent(commands, TARGET) + sent(talk.record(commands), TARGET)
+    messages = pg.split(forwarded)
+    assert b"".join(one[5:] for one in messages[:-1]) == data + b"end"
+    assert max(map(len, messages)) < 1_100_000
+    assert messages[-1] == pg.COPY_DONE
 
 
 def test_data_sent_without_waiting_belongs_to_its_copy() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.machine import Record, Rows, Send
+from gateway.machine import Close, Record, Rows, Send
 from gateway.policy.sql import analyse
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.dialogue import (
@@ -191,13 +191,56 @@ def test_a_text_that_does_not_parse_never_reaches_the_target(text: str) -> None:
     )
 
 
-def test_a_function_call_is_refused_as_a_query() -> None:
+def test_a_function_call_is_judged_by_policy_and_refused_as_a_query() -> None:
     talk = signed_in()
-    (asking,) = requests(talk.client(pg.FUNCTION_CALL))
-    assert asking.refusal == "function calls through the protocol are refused"
-    assert talk.decided(1000, DENY) == [Send(TARGET, pg.query(b'"' + token(2) + b'"'))]
-    commands = talk.target(pg.error("42601", f'near "{token(2).decode()}"'), pg.ready())
-    assert outcomes(commands) == [(2, "denied", "0A000")]
+    call = pg.function_call(952, b"\0\0\0\1", None)
+    (asking,) = requests(talk.client(call))
+    assert (asking.kind, asking.kinds) == ("function_call", frozenset({"function_call"}))
+    assert asking.statement == "FUNCTION CALL 952"
+    assert asking.parameters == ((0, 1, b"\0\0\0\1"), (0, 1, None))
+    assert talk.decided(1000, DENY) == [
+        Send(TARGET, pg.query(b'SELECT * FROM "' + token(2) + b'"'))
+    ]
+    commands = talk.target(pg.error("42P01", f'relation "{token(2).decode()}"'), pg.ready())
+    assert outcomes(commands) == [(2, "denied", "42501")]
+
+
+@pytest.mark.parametrize("value", [b"\0\0\0\7", b"", None])
+def test_a_functions_result_is_one_row_of_one_value(value: bytes | None) -> None:
+    talk = signed_in()
+    call = pg.function_call(952, b"\0\0\0\1")
+    talk.client(call)
+    assert talk.decided(1000) == [Send(TARGET, call)]
+    answer = pg.function_result(value) + pg.ready()
+    commands = talk.target(answer)
+    assert rows(commands) == [(2, "rows", pg.row(value))]
+    assert outcomes(commands) == [(2, "completed", "")]
+    assert sent(talk.record(commands), CLIENT) == answer
+
+
+def test_a_large_result_of_a_function_comes_in_pieces() -> None:
+    talk = signed_in()
+    talk.client(pg.function_call(954, b"\0\0\0\0", b"\0\x20\0\0"))
+    talk.decided(1000)
+    answer = pg.function_result(bytes(2 << 20)) + pg.ready()
+    commands = talk.target(answer)
+    assert {encoding for _, encoding, _ in rows(commands)} == {"fragment"}
+    assert b"".join(data for _, _, data in rows(commands)) == answer[: -len(pg.ready())]
+    assert outcomes(commands) == [(2, "completed", "")]
+    assert sent(talk.record(commands), CLIENT) == answer
+
+
+def test_what_follows_a_function_call_waits_for_what_it_may_have_set() -> None:
+    talk = signed_in()
+    talk.client(pg.function_call(2078, b"client_encoding", b"LATIN1", b"\0"))
+    assert talk.client(pg.query("select 'ä'".encode())) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0\3\xb8", b"\0\0\3\xb8\0\0\0\1\0\0\0\x09x\0\1"])
+def test_a_function_call_that_lies_ends_the_session(body: bytes) -> None:
+    commands = signed_in().client(pg.message("F", body))
+    assert pg.fields(sent(commands, CLIENT))["C"] == "08P01"
+    assert isinstance(commands[-1], Close)
 
 
 def test_only_an_error_that_carries_the_token_is_rewritten() -> None:
