@@ -152,9 +152,13 @@ class Regress:
     def run(self, server: Conninfo, only: frozenset[str] | None = None) -> Outcomes:
         """See Suite.run. The tests build on each other: all are run, whatever `only` says."""
         built = postgresql.build()
-        with tempfile.TemporaryDirectory(prefix="conformance-") as name:
+        inputs = postgresql.readable(built) / "regress"
+        # The server writes files there too.
+        with tempfile.TemporaryDirectory(dir=inputs.parent, prefix="output-") as name:
             output = Path(name)
-            inputs = postgresql.readable(built) / "regress"
+            output.chmod(0o777)
+            (output / "results").mkdir()
+            (output / "results").chmod(0o777)
             chosen = list(self.tests) or [f"--schedule={inputs / self.schedule}"]
             done = subprocess.run(
                 [
