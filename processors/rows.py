@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from processors import pgtypes
+from processors import diagnostics, pgtypes
 from processors.pgtypes import Family
 from processors.values import (
     HIDDEN,
@@ -28,6 +28,7 @@ from schemas.masking.columns import Classification
 
 _DATA_ROW: Final = ord("D")
 _NOTIFICATION: Final = ord("A")
+_REPORTS: Final = frozenset(b"EN")
 _LENGTH: Final = struct.Struct(">i")
 _HEAD: Final = struct.Struct(">BiH")
 
@@ -145,7 +146,11 @@ def encode_undescribed(data: bytes, hide: bool, found: Found) -> bytes:
 
 
 def notifications(data: bytes, classification: Classification, found: Found) -> bytes:
-    """NotificationResponse messages in JSON. Raises CodecError."""
+    """NotificationResponse messages in JSON; also an error or a notice that belongs to no
+    statement, such as a server's goodbye. Raises CodecError.
+    """
+    if data[:1] and data[0] in _REPORTS:
+        return b"[%s]" % _report(data, classification, found)
     out: list[bytes] = []
     at = 0
     while at < len(data):
@@ -167,3 +172,16 @@ def notifications(data: bytes, classification: Classification, found: Found) -> 
         )
         at = end
     return b"[" + b",".join(out) + b"]"
+
+
+def _report(data: bytes, classification: Classification, found: Found) -> bytes:
+    """An ErrorResponse or a NoticeResponse."""
+    if len(data) < 6 or int.from_bytes(data[1:5], "big") != len(data) - 1 or data[-1]:
+        raise CodecError("not a whole ErrorResponse or NoticeResponse")
+    fields = {
+        chr(part[0]): part[1:].decode(errors="backslashreplace")
+        for part in data[5:].split(b"\0")
+        if part
+    }
+    masked = diagnostics.scrub(fields, classification, found)
+    return b"{%s}" % b",".join(dumps(code) + b":" + dumps(text) for code, text in masked.items())

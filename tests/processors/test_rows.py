@@ -303,6 +303,18 @@ def test_notifications() -> None:
     assert found == {"classified"}
 
 
+@pytest.mark.parametrize("kind", [b"E", b"N"])
+def test_what_a_server_says_of_no_statement(kind: bytes) -> None:
+    body = b"SFATAL\0C57P01\0Mterminating, says bob@example.com\0\0"
+    data = kind + (len(body) + 4).to_bytes(4, "big") + body
+    found: set[str] = set()
+    (said,) = json.loads(rows.notifications(data, SHOP, found))
+    assert said == {"S": "FATAL", "C": "57P01", "M": "terminating, says b***@example.com"}
+    assert found == {"email"}
+    with pytest.raises(CodecError):
+        rows.notifications(data + b"x", SHOP, found)
+
+
 @given(st.binary(max_size=40))
 def test_broken_notifications_are_refused(noise: bytes) -> None:
     for data in (b"A" + noise, notification(b"a", b"b")[:-1], notification(b"a", b"b") + noise):
