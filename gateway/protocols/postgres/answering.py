@@ -83,6 +83,7 @@ class Answering:
         self.transaction = ord("I")
         self.clean = True  # the target has nothing of ours since its last ReadyForQuery
         self.said_fatal = False
+        self.running = 0  # statements forwarded and not complete
         self.rows = 0
         self.bytes_out = 0
 
@@ -436,6 +437,7 @@ class Answering:
             run, self._uncommitted = self._uncommitted, None
             if head is not None and run is not None:
                 run.completed = False
+                self.running += 1
                 self.complete(run, "failed", error=fields)
             else:
                 self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
@@ -484,6 +486,7 @@ class Answering:
         if run.completed:
             return
         run.completed = True
+        self.running -= bool(run.started_ns)
         if run.change is not None:
             if outcome == "completed":
                 run.change.settle()

@@ -80,11 +80,6 @@ class Asking:
         self.terminating = False
 
     @property
-    def size(self) -> int:
-        """Bytes that wait here."""
-        return self.outbox_bytes + self._parts_bytes
-
-    @property
     def empty(self) -> bool:
         """Nothing waits here."""
         return not self.outbox and not self._parts
@@ -210,7 +205,7 @@ class Asking:
 
     def _add(self, part: Part) -> None:
         self._parts.append(part)
-        self._parts_bytes += len(part.data)
+        self._parts_bytes += len(part.data) + pipeline.STATEMENT_BYTES
         if self._parts_bytes > wire.MAX_MESSAGE:
             # As if the client had sent a Flush: the target may answer early, and we hold less.
             self._segment()

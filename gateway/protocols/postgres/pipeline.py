@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,11 @@ from gateway.policy.sql import Statement
 from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.names import Change
 from gateway.protocols.postgres.wire import Reader, message
+
+
+# What a message and a statement cost while they are on their way, beside their own bytes.
+MESSAGE_BYTES: Final = 512
+STATEMENT_BYTES: Final = 4096
 
 
 class Expect(IntEnum):
@@ -162,7 +168,10 @@ class Part(msgspec.Struct):
 
 
 class Item:
-    """Parts that wait together, in their turn, for a ticket; ready when it is decided."""
+    """Parts that wait together, in their turn, for a ticket; ready when it is decided.
+
+    `size` is what they cost in memory, roughly.
+    """
 
     __slots__ = ("parts", "poisoned", "ready", "runs", "size", "ticket")
 
@@ -172,7 +181,11 @@ class Item:
         self.runs = runs
         self.ready = ticket == 0
         self.poisoned: dict[Run, Part] = {}
-        self.size = sum(len(part.data) for part in parts)
+        self.size = (
+            sum(len(part.data) for part in parts)
+            + MESSAGE_BYTES * len(parts)
+            + STATEMENT_BYTES * len(runs)
+        )
 
 
 class Held:

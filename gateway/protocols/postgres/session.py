@@ -33,14 +33,20 @@ from gateway.machine import (
 from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.answering import Answering
 from gateway.protocols.postgres.asking import Asking
-from gateway.protocols.postgres.pipeline import Expect, Held, Item, Run
+from gateway.protocols.postgres.pipeline import (
+    MESSAGE_BYTES,
+    STATEMENT_BYTES,
+    Expect,
+    Held,
+    Item,
+    Run,
+)
 from gateway.protocols.postgres.requests import Language
 from gateway.protocols.postgres.startup import NOT_DURABLE_HINT, NOT_DURABLE_TEXT
 from gateway.protocols.postgres.wire import ProtocolViolation, Splitter, fatal
 
 _CLIENT: Final = b"QPBDECSHdcfFX"
 _X: Final = ord("X")
-_EXPECTATION_BYTES: Final = 512
 _READY: Final = wire.message(b"Z", b"I")
 
 
@@ -109,9 +115,16 @@ class Session:
     def unsent_requests(self) -> int:
         """Size of what the client has asked and the target not yet answered: too much, and
         the client is not read. A pending decision must not cost unlimited memory.
+
+        What gathers for an Execute or a Sync does not count: only the client can end its waiting.
         """
         messages = len(self._answering.expected) + len(self._backlog)
-        return self._asking.size + self._backlog_bytes + _EXPECTATION_BYTES * messages
+        return (
+            self._asking.outbox_bytes
+            + self._backlog_bytes
+            + MESSAGE_BYTES * messages
+            + STATEMENT_BYTES * self._answering.running
+        )
 
     def handle(self, event: Input, now_ns: int) -> list[Command]:
         """See gateway.machine.Machine."""
@@ -200,6 +213,7 @@ class Session:
             asking.outbox_bytes -= item.size
             for run in item.runs:
                 run.started_ns = self._now
+            answering.running += len(item.runs)
             try:
                 for part in item.parts:
                     out.append(part.data)

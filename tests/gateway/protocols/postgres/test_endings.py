@@ -386,7 +386,34 @@ def test_what_waits_is_counted_so_that_the_driver_can_stop_reading() -> None:
     talk.record(commands)
     assert session.unrecorded_bytes == 0
     assert len(sent(talk.allow(commands), TARGET)) > 1_000_000
-    assert session.unsent_requests < 2_000
+    assert session.unsent_requests < 10_000
+
+
+def test_a_statement_costs_more_than_its_text() -> None:
+    talk = signed_in()
+    session = talk.machine.session
+    assert session is not None
+    commands = talk.client((pg.extended("select 1") + pg.SYNC) * 1_000)
+    assert session.unsent_requests > 4 * 1024 * 1024
+    talk.allow(commands)
+    assert session.unsent_requests > 4 * 1024 * 1024
+    answer = pg.PARSED + pg.BOUND + pg.NO_DATA + pg.done("SELECT 0") + pg.ready()
+    talk.record(talk.target(answer * 1_000))
+    assert session.unsent_requests == 0
+
+
+def test_what_only_the_client_can_end_never_stops_the_reading_of_it() -> None:
+    talk = signed_in()
+    session = talk.machine.session
+    assert session is not None
+    assert talk.client(pg.parse("select $1"), pg.bind([b"x" * 10_000_000])) == []
+    assert session.unsent_requests == 0
+
+
+def test_what_gathers_without_a_sync_is_bounded() -> None:
+    talk = signed_in()
+    commands = talk.client(*[pg.parse("select 1", f"n{number}") for number in range(10_000)])
+    assert len(requests(commands)) > 7_000
 
 
 def test_a_flood_of_messages_without_an_answer_is_counted_too() -> None:

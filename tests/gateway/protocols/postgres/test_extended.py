@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gateway.machine import Ask, Record, Send
@@ -199,7 +201,9 @@ def test_many_parses_and_binds_are_gathered_in_linear_time() -> None:
     names = [f"n{number}" for number in range(20_000)]
     parses = b"".join(pg.parse("select 1", name) for name in names)
     binds = b"".join(pg.bind(name=name, portal=name) for name in reversed(names))
-    assert len(requests(talk.client(parses, binds, pg.SYNC))) == 20_000
+    begun = time.process_time()
+    assert len(requests(talk.client(parses, binds, pg.SYNC))) >= 20_000
+    assert time.process_time() - begun < 15
 
 
 def test_an_empty_statement_executes() -> None:
