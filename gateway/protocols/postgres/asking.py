@@ -212,6 +212,7 @@ class Asking:
 
     def _parse(self, whole: bytes) -> None:
         name, text, oids = requests.read_parse(whole[5:])
+        _in_ascii(name)
         statement = self._language.prepared(text, self._unsettled, self._restored)
         prepared = Prepared(statement, oids)
         expectation = Expectation(Expect.PARSE)
@@ -222,6 +223,7 @@ class Asking:
 
     def _bind(self, whole: bytes) -> None:
         portal_name, name = requests.bound_names(whole[5:])
+        _in_ascii(portal_name + name)
         prepared = self.statements.get(name)
         if prepared is None:
             shown = name.decode("utf-8", "replace")
@@ -239,6 +241,7 @@ class Asking:
         self._add(part)
 
     def _describe(self, whole: bytes) -> None:
+        _in_ascii(whole[6:-1])
         expectation = Expectation(Expect.DESCRIBE)
         expectation.target = self._names(whole).get(whole[6:-1])
         self._add(Part(whole, expectation))
@@ -435,3 +438,12 @@ class Asking:
         self._parts, self._parts_bytes = [], 0
         self._fresh.clear()
         self._bound.clear()
+
+
+def _in_ascii(name: bytes) -> None:
+    """Raises ProtocolViolation for other names: the target reads them by client_encoding, which
+    may change, so that one name in bytes could be two there, or two be one.
+    """
+    if not name.isascii():
+        text = "names of prepared statements and portals must be ASCII in messages"
+        raise ProtocolViolation(text, "0A000")

@@ -334,3 +334,23 @@ def test_describing_or_closing_an_unknown_name_is_left_to_the_target() -> None:
     talk = signed_in()
     message = pg.describe_statement("ghost") + pg.close_portal("ghost") + pg.SYNC
     assert talk.client(message) == [Send(TARGET, message)]
+
+
+# --- names beyond ASCII are other names in other encodings ---
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pg.message("P", b"\xe9\0select 1\0\0\0"),
+        pg.message("B", b"\0\xe9\0\0\0\0\0\0\0"),
+        pg.message("B", b"\xe9\0\0\0\0\0\0\0\0"),
+        pg.message("D", b"S\xe9\0"),
+    ],
+)
+def test_a_name_that_depends_on_the_encoding_is_refused(asked: bytes) -> None:
+    talk = signed_in()
+    commands = talk.client(asked)
+    assert not requests(commands)
+    assert sent(commands, TARGET) == b""
+    assert pg.fields(sent(commands, CLIENT))["C"] == "0A000"
