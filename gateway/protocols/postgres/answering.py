@@ -29,6 +29,8 @@ _NOTICE_BYTES: Final = 1024 * 1024
 _NOT_COPY: Final = "unexpected message during COPY from stdin"
 _FURTHER: Final = {"S": "NOTICE", "C": "00000", "M": "further notices are not recorded"}
 _COLUMNS: Final = 1000
+_CACHED_BYTES: Final = 8 * 1024
+"""Longer descriptions are read anew: a thousand of them would be gigabytes."""
 _LENGTH: Final = struct.Struct(">I")
 _D, _d, _V = ord("D"), ord("d"), ord("V")
 
@@ -268,11 +270,13 @@ class Answering:
         key = (body, formats, run.classified)
         known = self._columns.get(key)
         if known is None:
-            known = self._columns[key] = tuple(
+            known = tuple(
                 (name, table, number, kind, _format(formats, index, shown), source)
                 for index, (name, table, number, kind, shown) in enumerate(self._fields(body))
                 for source in (self._source(table, number, run.classified),)
             )
+            if len(body) <= _CACHED_BYTES:
+                self._columns[key] = known
         result: tuple[tuple[str, int, int, int, int, str], ...] = known
         return result
 
@@ -282,7 +286,9 @@ class Answering:
         if fields is None:
             if len(self._described_fields) >= _COLUMNS:
                 self._described_fields.clear()
-            fields = self._described_fields[body] = pipeline.columns(body)
+            fields = pipeline.columns(body)
+            if len(body) <= _CACHED_BYTES:
+                self._described_fields[body] = fields
         return fields
 
     def _source(self, table: int, number: int, classified: bool) -> str:
