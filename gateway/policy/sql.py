@@ -110,6 +110,12 @@ _DATA: Final = frozenset(
         "update",
     }
 )
+# Functions of PostgreSQL's own, and of its contrib modules, that run SQL given as text, and the
+# view whose update sets: they, too, change settings.
+_SETTERS: Final = re.compile(
+    r'"sval":"(?:set_config|(?:query|cursor|table|schema|database)_to_xml\w*'
+    r'|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table)"|"relname":"pg_settings"'
+)
 _NO_KINDS: Final[frozenset[str]] = frozenset()
 
 
@@ -278,7 +284,7 @@ def _single(text: str, tree: str, offset: int = 0) -> Statement:
         offset=offset,
         prepared_name=_text(prepared.group(1)) if prepared else "",
         forgets_all=_FORGETTING.search(tree) is not None,
-        changes_settings=bool(kinds & _SETTING) or '"sval":"set_config"' in tree,
+        changes_settings=bool(kinds & _SETTING) or _SETTERS.search(tree) is not None,
         restores_settings=_RESTORING.search(tree) is not None,
     )
 
@@ -342,8 +348,11 @@ class Analyser:
         statements = analyse(text)
         if len(text) <= self._LARGEST:
             self._known[text] = statements
-            self._bytes += len(text) + 512
+            self._bytes += self._cost(text, statements)
             while self._bytes > self._max:
-                oldest, _ = self._known.popitem(last=False)
-                self._bytes -= len(oldest) + 512
+                self._bytes -= self._cost(*self._known.popitem(last=False))
         return statements
+
+    @staticmethod
+    def _cost(text: str, statements: tuple[Statement, ...]) -> int:
+        return len(text) + 512 * max(1, len(statements))
