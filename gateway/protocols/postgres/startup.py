@@ -315,7 +315,9 @@ class Startup:
         return Outcome(self.statement_id, outcome, "", sqlstate, 0, 0, duration_ns, {}, ())
 
 
-_NEVER = ("role", "session_authorization", "standard_conforming_strings", "backslash_quote")
+# How strings are read (standard_conforming_strings) is not among them: the target reports it before
+# the first statement. backslash_quote is reported to nobody.
+_NEVER = ("role", "session_authorization", "backslash_quote")
 # Wherever one is assigned to: switches may share a dash (`-ecrole=x`), and a name may be a custom
 # one's last part (`plugin.role`), which is harmless.
 _ASSIGNED = re.compile(rf"(?<!\.)({'|'.join(_NEVER)})\s*=")

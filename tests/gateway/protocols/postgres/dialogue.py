@@ -130,8 +130,11 @@ class Dialogue:
         return said
 
 
-def signed_in(**options: object) -> Dialogue:
-    """A session of alice's, idle; the next statement has id 2, the next ticket is 1000."""
+def signed_in(strings: str = "on", **options: object) -> Dialogue:
+    """A session of alice's, idle; the next statement has id 2, the next ticket is 1000.
+
+    `strings` is the target's standard_conforming_strings.
+    """
     talk = Dialogue(**options)  # type: ignore[arg-type]
     talk.client(pg.startup(user="alice", database="shop"))
     assert isinstance(talk.client(pg.password("token"))[0], Authenticate)
@@ -141,7 +144,7 @@ def signed_in(**options: object) -> Dialogue:
     hello = (
         pg.AUTH_OK
         + pg.status("client_encoding", "UTF8")
-        + pg.status("standard_conforming_strings", "on")
+        + pg.status("standard_conforming_strings", strings)
         + pg.key(7, b"\x09\x09\x09\x09")
         + pg.ready()
     )

@@ -105,6 +105,12 @@ def test_after_the_sync_it_waits_and_is_then_judged() -> None:
     assert [one.kind for one in requests(commands)] == ["unparseable"]
 
 
+def test_a_session_may_begin_with_other_strings() -> None:
+    talk = signed_in(strings="off")
+    (asking,) = requests(talk.client(pg.query(TWO_FACED)))
+    assert asking.kind == "unparseable"
+
+
 def test_a_query_without_a_sync_before_it_is_the_same_segment() -> None:
     talk = signed_in()
     commands = talk.client(pg.extended(SETTER), pg.query(TWO_FACED))
