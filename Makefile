@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 LOCK   := requirements-dev.lock
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test lint types bench docs lock audit compile test-containers test-keycloak clean
+.PHONY: install demo test conformance lint types bench docs lock audit compile test-containers test-keycloak clean
 
 install: $(STAMP)
 
@@ -22,6 +22,11 @@ demo: install
 
 test: install
 	@$(BIN)/python -m pytest
+
+# The drivers' own suites, direct and through a gateway: the same tests must fail (half an hour, and
+# ten minutes more the first time; needs a C compiler, make and apt-get). SUITES="asyncpg" runs one.
+conformance: install
+	@$(BIN)/python -m tests.conformance $(SUITES)
 
 # A real Keycloak (177 MB, fetched once; 35 s the first time, 15 s afterwards).
 test-keycloak: install
