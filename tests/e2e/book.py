@@ -29,8 +29,27 @@ class Entry:
     original: Original | None
 
 
-async def records(bootstrap_servers: str, names: Iterable[str]) -> list[Any]:
-    """Every record of these topics, from their beginning to their present end."""
+Place = dict[int, int]
+"""Offsets in gatebook.events, by partition."""
+
+
+async def end(bootstrap_servers: str) -> Place:
+    """Where the book ends now."""
+    consumer = AIOKafkaConsumer(topics.EVENTS, bootstrap_servers=bootstrap_servers, group_id=None)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets(list(consumer.assignment()))
+        return {partition.partition: offset for partition, offset in ends.items()}
+    finally:
+        await consumer.stop()
+
+
+async def records(
+    bootstrap_servers: str, names: Iterable[str], since: Place | None = None
+) -> list[Any]:
+    """Every record of these topics, from their beginning to their present end; of the book only
+    those after `since`.
+    """
     consumer = AIOKafkaConsumer(
         *names,
         bootstrap_servers=bootstrap_servers,
@@ -42,6 +61,9 @@ async def records(bootstrap_servers: str, names: Iterable[str]) -> list[Any]:
     found: list[Any] = []
     try:
         ends = await consumer.end_offsets(list(consumer.assignment()))
+        for partition in ends:
+            if since is not None and partition.topic == topics.EVENTS:
+                consumer.seek(partition, since[partition.partition])
         while any([await consumer.position(p) < end for p, end in ends.items()]):
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 found += batch
@@ -50,11 +72,15 @@ async def records(bootstrap_servers: str, names: Iterable[str]) -> list[Any]:
     return found
 
 
-async def read(bootstrap_servers: str, keys: Path) -> list[Entry]:
-    """All of gatebook.events, decoded and opened. Raises CodecError or SealingError."""
+async def read(bootstrap_servers: str, keys: Path, since: Place | None = None) -> list[Entry]:
+    """All of gatebook.events (after `since`), decoded and opened.
+
+    Raises CodecError or SealingError.
+    """
     private = sealing.private_key((keys / "mask.pem").read_bytes())
     archive = Archive()
-    everything = await records(bootstrap_servers, (topics.SCHEMAS, topics.KEYS, topics.EVENTS))
+    names = (topics.SCHEMAS, topics.KEYS, topics.EVENTS)
+    everything = await records(bootstrap_servers, names, since)
     openers = {}
     for record in everything:
         if record.topic == topics.SCHEMAS:
@@ -80,14 +106,18 @@ def _entry(record: Any, archive: Archive, openers: dict[bytes, Opener]) -> Entry
     return Entry(record.partition, record.offset, record.timestamp, envelope, event, original)
 
 
-def check_chains(entries: Iterable[Entry]) -> dict[str, int]:
-    """Length of each stream. Fails on a gap, a broken link, a fork or a repeated event."""
+def check_chains(entries: Iterable[Entry], whole: bool = True) -> dict[str, int]:
+    """Length of each stream. Fails on a gap, a broken link, a fork or a repeated event.
+
+    `whole`: each stream is there from its beginning.
+    """
     streams: dict[str, list[Entry]] = defaultdict(list)
     for entry in sorted(entries, key=lambda entry: (entry.partition, entry.offset)):
         streams[entry.envelope.stream].append(entry)
     for stream, links in streams.items():
-        previous = chain.GENESIS
-        for number, link in enumerate(links):
+        first = links[0].envelope
+        start, previous = (0, chain.GENESIS) if whole else (first.seq, first.prev_hash)
+        for number, link in enumerate(links, start):
             assert (stream, link.envelope.seq) == (stream, number)
             assert link.envelope.prev_hash == previous, f"{stream} #{number}"
             previous = link.envelope.event_hash

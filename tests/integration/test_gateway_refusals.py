@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import DiagnosticField, ExecStatus
 
 from tests.e2e.stack import Stack
 from tests.integration.conftest import CLERK
@@ -104,17 +105,25 @@ def in_a_pipeline(connection: Connection, seen: list[Any]) -> None:
 
 
 def between_syncs(connection: Connection, seen: list[Any]) -> None:
-    with contextlib.suppress(psycopg.Error), connection.pipeline() as pipeline:
-        connection.execute(INSERT.format(10))
-        pipeline.sync()
-        try:
-            connection.execute(REFUSED)
-            connection.execute(INSERT.format(11))
-            pipeline.sync()
-        except psycopg.Error as error:
-            seen.append(error.sqlstate)
-        connection.execute(INSERT.format(12))
-        pipeline.sync()
+    """Through libpq itself: psycopg raises the error at a moment of its own choosing."""
+    libpq = connection.pgconn
+    libpq.nonblocking = 0
+    libpq.enter_pipeline_mode()
+    for text in (INSERT.format(10), f"{REFUSED} returning a", INSERT.format(11), None, REFUSED):
+        if text is not None:
+            libpq.send_query_params(text.encode(), None)
+        if text != f"{REFUSED} returning a":
+            libpq.pipeline_sync()
+    libpq.send_query_params(INSERT.format(12).encode(), None)
+    libpq.pipeline_sync()
+    syncs = 0
+    while syncs < 5:
+        result = libpq.get_result()
+        if result is not None:
+            syncs += result.status == ExecStatus.PIPELINE_SYNC
+            sqlstate = result.error_field(DiagnosticField.SQLSTATE)
+            seen.append((ExecStatus(result.status).name, sqlstate))
+    libpq.exit_pipeline_mode()
     seen.append(connection.info.transaction_status)
 
 
