@@ -130,8 +130,7 @@ class Statement(msgspec.Struct, frozen=True):
 
     An unparseable statement has the parser's message in `error` and the character where it
     occurred, from 1, in `position`; the client gets them under `sqlstate`, as the server itself
-    would have said it. `parsed_by_target`: the error is the grammar's, within the text, and the
-    target's own grammar may have more to say of it.
+    would have said it.
     """
 
     text: str
@@ -147,7 +146,6 @@ class Statement(msgspec.Struct, frozen=True):
     error: str = ""
     position: int = 0
     sqlstate: str = "42601"
-    parsed_by_target: bool = False
 
 
 def _kind(node: str) -> str:
@@ -235,19 +233,6 @@ def unparseable(text: str, message: str, position: int = 0, sqlstate: str = "426
     )
 
 
-def _ungrammatical(text: str, error: parser.ParseError) -> Statement:
-    """A statement that PostgreSQL's grammar, as we know it, rejects."""
-    message = str(error.args[0]) if error.args else "syntax error"
-    if message.endswith("at end of input"):
-        return unparseable(text, message, len(text) + 1)
-    index = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0
-    statement = unparseable(text, message, index + 1)
-    # Behind what is not terminated nothing of ours would be seen; and the target would quote a
-    # credential, while its words are recorded.
-    asked = not message.startswith("unterminated") and statement.recorded == text
-    return msgspec.structs.replace(statement, parsed_by_target=asked)
-
-
 def function_call(oid: int) -> Statement:
     """A call of the function with this OID, past SQL. It may do whatever functions do."""
     text = f"FUNCTION CALL {oid}"
@@ -326,7 +311,9 @@ def analyse(text: str) -> tuple[Statement, ...]:
             _single(text[part], parser.parse_sql_json(text[part]), part.start) for part in slices
         )
     except parser.ParseError as error:
-        return (_ungrammatical(text, error),)
+        message = str(error.args[0]) if error.args else "syntax error"
+        index = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0
+        return (unparseable(text, message, index + 1),)
     except (ValueError, UnicodeError, RecursionError, MemoryError):
         return (unparseable(text, "the statement is not understood"),)
 

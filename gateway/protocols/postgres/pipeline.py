@@ -13,6 +13,7 @@ from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.names import Change
 from gateway.protocols.postgres.wire import Reader, message
 
+
 # What a message and a statement cost while they are on their way, beside their own bytes.
 MESSAGE_BYTES: Final = 512
 STATEMENT_BYTES: Final = 4096
@@ -206,37 +207,22 @@ def poison(part: Part, run: Run) -> bytes:
     PostgreSQL then does what it does after any error: skip to Sync, abort the transaction. An
     ErrorResponse of our own invention would let clients commit what a real error rolls back.
     A relation that cannot exist fails after the statements before it ran, and only where the
-    transaction is not aborted already, exactly as a missing privilege does.
-
-    A text that the grammar we judge by rejects is forwarded with a syntax error of ours behind it.
-    A server parses all of a text before it looks at the first statement, so that nothing of this
-    one can be analysed, whatever the target's version accepts; but where the target, too, stumbles
-    over what comes first, the client reads the target's own words: its hints, its language.
+    transaction is not aborted already, exactly as a missing privilege does; a text that does not
+    parse is replaced by another one that does not.
     """
     kind = part.data[:1]
     text = b'"' + run.token + b'"' if run.statement.error else b'SELECT * FROM "' + run.token + b'"'
     match kind:
         case b"P":
-            reader = Reader(part.data[5:])
-            name, asked = reader.cstring(), reader.cstring()
-            return message(b"P", name + b"\0" + _tainted(asked, run) + text + b"\0\0\0")
+            name = Reader(part.data[5:]).cstring()
+            return message(b"P", name + b"\0" + text + b"\0\0\0")
         case b"B":
             portal = Reader(part.data[5:]).cstring()
             return message(b"B", portal + b"\0" + run.token + b"\0\0\0\0\0\0\0")
         case b"E":
             return message(b"E", run.token + b"\0\0\0\0\0")
-        case b"Q":
-            asked = Reader(part.data[5:]).cstring()
-            return message(b"Q", _tainted(asked, run) + text + b"\0")
         case _:
             return message(b"Q", text + b"\0")
-
-
-def _tainted(text: bytes, run: Run) -> bytes:
-    """What precedes the syntax error: the text, where the grammar rejects something within it."""
-    # A line of its own, since a comment may end the text. What is missing at the end of a text
-    # would be found missing before our semicolon.
-    return text + b"\n;" if run.statement.parsed_by_target else b""
 
 
 def columns(body: bytes) -> list[tuple[str, int, int, int, int]]:

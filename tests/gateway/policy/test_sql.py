@@ -333,7 +333,6 @@ def test_a_text_has_so_many_statements_at_most() -> None:
         ("select 'open", 'unterminated quoted string at or near "\'open"', 8),
         ("select", "", 0),
         ("select 1; selec 2", 'syntax error at or near "selec"', 11),
-        ("select 1 + ", "syntax error at end of input", 12),
     ],
 )
 def test_errors_are_the_servers_own(text: str, error: str, position: int) -> None:

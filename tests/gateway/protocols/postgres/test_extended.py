@@ -290,17 +290,12 @@ def test_only_the_poisoned_message_is_replaced() -> None:
     assert token(3) in poison[1] and b"drop" not in poison[1]
 
 
-@pytest.mark.parametrize(
-    ("text", "before"),
-    [("select from where", b"select from where\n;"), ("select 'open", b""), ("select 1 +", b"")],
-)
-def test_a_text_that_does_not_parse_is_poisoned_so_that_it_does_not_for_the_target(
-    text: str, before: bytes
-) -> None:
+@pytest.mark.parametrize("text", ["select from where", "select 'open"])
+def test_a_text_that_does_not_parse_is_poisoned_with_another_one(text: str) -> None:
     talk = signed_in()
-    (request,) = requests(talk.client(pg.extended(text, name="s"), pg.SYNC))
+    (request,) = requests(talk.client(pg.extended(text), pg.SYNC))
     poison = pg.split(sent(talk.decided(1000, DENY), TARGET))
-    assert poison[0] == pg.parse(before + b'"' + token(2) + b'"', "s")
+    assert poison[0] == pg.parse(b'"' + token(2) + b'"')
     error = pg.error("42601", f'syntax error at or near ""{token(2).decode()}""')
     said = pg.split(sent(talk.record(talk.target(error, pg.ready())), CLIENT))
     assert (pg.fields(said[0])["C"], pg.fields(said[0])["M"]) == ("42601", request.refusal)
