@@ -7,6 +7,7 @@ not say why, or says so of one that does not.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -87,6 +88,8 @@ def compare(
 
 def main() -> int:
     """0 when every suite says the same of both, 1 when not, 2 when one could not be run."""
+    # What was started is stopped, whoever ends the run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(ALL))
     parser.add_argument("--full", action="store_true", help="show how listed tests fail, too")
