@@ -220,6 +220,11 @@ class Connection(asyncio.Protocol):
                 commands = self._machine.handle(self._inputs.popleft(), time.monotonic_ns())
                 for command in commands:
                     self._perform(command)
+        except Exception as error:
+            # Inputs also come from the journal, which serves every other session, too.
+            _ABORTED.inc()
+            log.error("aborted", reason=f"{type(error).__name__} while performing commands")
+            self._close()
         finally:
             self._handling = False
         self._balance()

@@ -82,13 +82,13 @@ class Listener:
         while True:
             try:
                 accepted, _ = await self._loop.sock_accept(self._socket)
+                accepted.setblocking(False)
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
                 # Out of descriptors, or a client that is gone already: others still come.
                 log.warning("accept_failed", error=type(error).__name__)
                 await asyncio.sleep(_ACCEPT_RETRY_S)
                 continue
-            accepted.setblocking(False)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._welcome(accepted))
             self._silent.add(task)
             task.add_done_callback(self._silent.discard)

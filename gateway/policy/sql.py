@@ -19,6 +19,10 @@ _NODE: Final = re.compile(r'[{,]"([A-Z]\w*)Stmt":\{')
 _TOP: Final = re.compile(r'\{"stmt":\{"([A-Z]\w*)":\{')
 _STRING: Final = r'"((?:[^"\\]|\\.)*)"'
 _RELATION: Final = re.compile(rf'[{{,](?:"schemaname":{_STRING},)?"relname":{_STRING}')
+# Parsing holds up every session: about a second for a million of these.
+_PARTS: Final = re.compile(r"[,(]|[-+*/|](?![-+*/|])")
+_MOST_PARTS: Final = 500_000
+_CURSOR: Final = re.compile(rf'\{{"stmt":\{{"DeclareCursorStmt":\{{"portalname":{_STRING}')
 _PREPARED: Final = re.compile(
     rf'\{{"stmt":\{{"(?:Prepare|Execute|Deallocate)Stmt":\{{"name":{_STRING}'
 )
@@ -140,6 +144,7 @@ class Statement(msgspec.Struct, frozen=True):
     relations: tuple[str, ...]
     offset: int = 0
     prepared_name: str = ""
+    cursor_name: str = ""
     forgets_all: bool = False
     changes_settings: bool = False
     restores_settings: bool = False
@@ -259,7 +264,7 @@ def _single(text: str, tree: str, offset: int = 0) -> Statement:
     kind = _kind(top.group(1))
     if kind == "copy_to" and "copy_from" in kinds:
         kind = "copy_from"
-    prepared = _PREPARED.search(tree)
+    prepared, cursor = _PREPARED.search(tree), _CURSOR.search(tree)
     return Statement(
         text,
         redact(text, kinds),
@@ -268,6 +273,7 @@ def _single(text: str, tree: str, offset: int = 0) -> Statement:
         _relations(tree),
         offset=offset,
         prepared_name=_text(prepared.group(1)) if prepared else "",
+        cursor_name=_text(cursor.group(1)) if cursor else "",
         forgets_all=_FORGETTING.search(tree) is not None,
         changes_settings=bool(kinds & _SETTING) or _SETTERS.search(tree) is not None,
         restores_settings=_RESTORING.search(tree) is not None,
@@ -292,6 +298,8 @@ def analyse(text: str) -> tuple[Statement, ...]:
     if "\0" in text:
         # The parser would read no further.
         return (unparseable(text, "the statement is not understood"),)
+    if len(_PARTS.findall(text)) > _MOST_PARTS:
+        return (unparseable(text, "a statement has too many parts", sqlstate="54001"),)
     if _takes_long(text):
         return (unparseable(text, "a comment or an operator is too long", sqlstate="54001"),)
     try:
@@ -313,6 +321,9 @@ def analyse(text: str) -> tuple[Statement, ...]:
     except parser.ParseError as error:
         message = str(error.args[0]) if error.args else "syntax error"
         index = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0
+        if message.endswith("at end of input"):
+            # A server points behind the last character, the library at the first.
+            index = len(text)
         return (unparseable(text, message, index + 1),)
     except (ValueError, UnicodeError, RecursionError, MemoryError):
         return (unparseable(text, "the statement is not understood"),)

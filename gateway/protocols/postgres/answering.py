@@ -27,7 +27,7 @@ from schemas.events import NONE_ID
 _NOTICES: Final = 100
 _NOTICE_BYTES: Final = 1024 * 1024
 _NOT_COPY: Final = "unexpected message during COPY from stdin"
-_FURTHER: Final = {"S": "NOTICE", "C": "00000", "M": "further notices are not recorded"}
+_FURTHER: Final = {"S": "NOTICE", "C": "00000", "M": "further notices are not held here"}
 _COLUMNS: Final = 1000
 _CACHED_BYTES: Final = 8 * 1024
 """Longer descriptions are read anew: a thousand of them would be gigabytes."""
@@ -79,6 +79,7 @@ class Answering:
         self._uncommitted: Run | None = None
         self.held: list[bytes] = []
         self.facts: list[Fact] = []
+        self._noticed: list[tuple[Run, bytes]] = []
         self.recorded_runs: list[Run] = []
         self.inbox: deque[Held] = deque()
         self.inbox_bytes = 0
@@ -480,11 +481,14 @@ class Answering:
             self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
         elif len(run.notices) < _NOTICES and run.notice_bytes < _NOTICE_BYTES:
             run.notice_bytes += len(whole)
+            self._noticed.append((run, whole))
             run.notices.append(
                 {key: value[:_NOTICE_BYTES] for key, value in wire.fields(whole[5:]).items()}
             )
-        elif run.notices[-1] != _FURTHER:
-            run.notices.append(_FURTHER)
+        else:
+            if run.notices[-1] != _FURTHER:
+                run.notices.append(_FURTHER)
+            self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
 
     def complete(
         self, run: Run, outcome: str, tag: str = "", error: dict[str, str] | None = None
@@ -532,6 +536,11 @@ class Answering:
         if self.unfinished_rows():
             # They may follow another statement's end in one packet, and are held with it.
             self._rows_fact(self._current())
+        noticed, self._noticed = self._noticed, []
+        for run, notice in noticed:
+            if not run.completed:
+                # It leaves before the statement's end, and so before the record that holds it.
+                self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, notice))
         data, facts, runs = b"".join(self.held), self.facts, self.recorded_runs
         self.held, self.facts, self.recorded_runs = [], [], []
         if facts:

@@ -191,8 +191,14 @@ class Asking:
         self._segment_number += 1
         self._unsettled = self._restored = False
 
-    def _change(self, statement: Statement) -> Change[Prepared] | None:
-        """PREPARE, DEALLOCATE and DISCARD in SQL change what Bind and EXECUTE may name."""
+    def _change(self, statement: Statement) -> Change[Any] | None:
+        """PREPARE, DEALLOCATE, DISCARD and DECLARE in SQL change what Bind, EXECUTE and Execute
+        may name.
+        """
+        if statement.cursor_name:
+            # What a portal of that name was is not what the cursor is.
+            cursor = statement.cursor_name.encode()
+            return self.portals.change((cursor,), None, self._segment_number)
         name, segment = statement.prepared_name.encode(), self._segment_number
         if statement.kind == "prepare" and name:
             return self.statements.change((name,), Prepared(statement, ()), segment)

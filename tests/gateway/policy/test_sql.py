@@ -333,6 +333,7 @@ def test_a_text_has_so_many_statements_at_most() -> None:
         ("select 'open", 'unterminated quoted string at or near "\'open"', 8),
         ("select", "", 0),
         ("select 1; selec 2", 'syntax error at or near "selec"', 11),
+        ("select 1 + ", "syntax error at end of input", 12),
     ],
 )
 def test_errors_are_the_servers_own(text: str, error: str, position: int) -> None:
@@ -400,3 +401,13 @@ def test_a_huge_text_is_not_kept() -> None:
     analyser = Analyser()
     text = f"select '{'x' * 100_000}'"
     assert analyser(text) is not analyser(text)
+
+
+@pytest.mark.parametrize("part", [",1", "+1", "-1", "/1", "||1"])
+def test_a_text_whose_parsing_would_hold_up_everybody_is_refused(part: str) -> None:
+    refused = one("select 1" + part * 600_000)
+    assert (refused.kind, refused.sqlstate) == ("unparseable", "54001")
+
+
+def test_a_cursor_is_named() -> None:
+    assert one('declare "C" cursor for select 1').cursor_name == "C"

@@ -354,3 +354,17 @@ def test_a_name_that_depends_on_the_encoding_is_refused(asked: bytes) -> None:
     assert not requests(commands)
     assert sent(commands, TARGET) == b""
     assert pg.fields(sent(commands, CLIENT))["C"] == "0A000"
+
+
+def test_a_cursor_takes_the_name_of_a_portal() -> None:
+    talk = signed_in()
+    talk.allow(talk.client(pg.query("begin")))
+    talk.record(talk.target(pg.done("BEGIN"), pg.ready("T")))
+    talk.allow(talk.client(pg.parse("select 1", "s"), pg.bind(name="s", portal="p"), pg.SYNC))
+    talk.record(talk.target(pg.PARSED, pg.BOUND, pg.ready("T")))
+    cursor = ("declare p cursor for select ssn from customers", "DECLARE CURSOR")
+    for text, tag in (("close p", "CLOSE CURSOR"), cursor):
+        talk.allow(talk.client(pg.query(text)))
+        talk.record(talk.target(pg.done(tag), pg.ready("T")))
+    (request,) = requests(talk.client(pg.execute("p"), pg.SYNC))
+    assert request.refusal

@@ -189,24 +189,35 @@ def test_notices_of_no_statement_are_recorded_too() -> None:
     assert sent(talk.record(commands), CLIENT) == pg.notice("hello")
 
 
-def test_many_notices_are_recorded_up_to_a_bound_that_says_so() -> None:
+def test_many_notices_are_all_recorded_beyond_a_bound_by_themselves() -> None:
     talk = selecting()
     answer = pg.notice("again") * 500 + pg.done("DO") + pg.ready()
     commands = talk.target(answer)
-    (end,) = facts(commands)
+    *others, end = facts(commands)
     assert len(end.notices) == 101  # type: ignore[union-attr]
-    assert end.notices[-1]["M"] == "further notices are not recorded"  # type: ignore[union-attr]
+    assert end.notices[-1]["M"] == "further notices are not held here"  # type: ignore[union-attr]
+    assert rows(commands) == [(0, "notification", pg.notice("again"))] * 400
+    assert len(others) == 400
     assert sent(talk.record(commands), CLIENT) == answer
 
 
-def test_large_notices_are_bounded_too() -> None:
+def test_large_notices_are_recorded_one_by_one() -> None:
     talk = selecting()
     commands = []
     for _ in range(20):
         commands += talk.target(pg.notice("x" * 900_000))
     commands += talk.target(pg.done("DO"), pg.ready())
-    (end,) = facts(commands)
+    *others, end = facts(commands)
     assert sum(len(one["M"]) for one in end.notices) < 3_000_000  # type: ignore[union-attr]
+    assert len(others) == 20
+
+
+def test_a_notice_waits_for_its_record_while_its_statement_runs() -> None:
+    talk = selecting()
+    commands = talk.target(pg.notice("a row of another table"))
+    assert sent(commands, CLIENT) == b""
+    assert rows(commands) == [(0, "notification", pg.notice("a row of another table"))]
+    assert sent(talk.record(commands), CLIENT) == pg.notice("a row of another table")
 
 
 def test_a_notification_is_recorded_and_passed_on() -> None:
