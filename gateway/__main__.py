@@ -17,6 +17,7 @@ import uvloop
 
 from gateway.health import HealthServer
 from gateway.listener import listen
+from gateway.memory import give_back
 from gateway.node import Node
 from schemas.settings import Settings, SettingsError, load
 
@@ -58,7 +59,9 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    trimming = asyncio.create_task(give_back(lambda: len(node.sessions)))
     await stop.wait()
+    trimming.cancel()
     log.info("stopping", connections=len(node.sessions))
     server.close()
     for connection in node.sessions.all():

@@ -82,6 +82,11 @@ class PostgresMachine:
         self.session: Session | None = None
 
     @property
+    def connecting(self) -> bool:
+        """The client may connect, and the target is not ready yet."""
+        return self._connecting and self.session is None
+
+    @property
     def target(self) -> str:
         """Name of the target, once permitted."""
         return self._startup.database
