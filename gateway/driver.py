@@ -62,6 +62,8 @@ from schemas.masking.detect import scrub
 _IDLE_S: Final = 0.005
 _CONNECT_S: Final = 10.0
 _CLOSE_S: Final = 5.0
+_SLICE: Final = 32 * 1024
+_FAIRNESS: Final = "others first"
 _REQUESTS_HIGH: Final = 4 * 1024 * 1024
 _NAME_CHARS: Final = 64
 _EXPIRY_CHECK_S: Final = 60.0
@@ -108,6 +110,8 @@ class Connection(asyncio.Protocol):
         self._inputs: deque[Input] = deque()
         self._handling = False
         self._idle_scheduled = False
+        self._unread: deque[bytes] = deque()
+        self._reading_on = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
         self._entries: dict[int, Entry] = {}
@@ -149,9 +153,32 @@ class Connection(asyncio.Protocol):
             self.feed(TlsStarted(self._tls_version))
 
     def data_received(self, data: bytes) -> None:
-        self.feed(Received(Side.CLIENT, data))
+        if len(data) <= _SLICE and not self._unread:
+            self.feed(Received(Side.CLIENT, data))
+            return
+        # A packet may hold thousands of statements: others are served in between.
+        self._unread.extend(data[at : at + _SLICE] for at in range(0, len(data), _SLICE))
+        self.pause(Side.CLIENT, _FAIRNESS)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Take the next slice of what has been received, unless something else must come first."""
+        self._reading_on = False
+        if self._closed or not self._unread or self._paused[Side.CLIENT] - {_FAIRNESS}:
+            return
+        self.feed(Received(Side.CLIENT, self._unread.popleft()))
+        if self._unread:
+            self._schedule_reading()
+        else:
+            self.resume(Side.CLIENT, _FAIRNESS)
+
+    def _schedule_reading(self) -> None:
+        if not self._reading_on:
+            self._reading_on = True
+            self._loop.call_soon(self._read_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unread.clear()
         self.feed(Closed(Side.CLIENT))
 
     def pause_writing(self) -> None:
@@ -177,6 +204,8 @@ class Connection(asyncio.Protocol):
             if not reasons and side in self._transports:
                 with contextlib.suppress(RuntimeError):
                     self._transports[side].resume_reading()
+            if side is Side.CLIENT and self._unread:
+                self._schedule_reading()
 
     # --- inputs and commands ---
 
@@ -191,6 +220,11 @@ class Connection(asyncio.Protocol):
                 commands = self._machine.handle(self._inputs.popleft(), time.monotonic_ns())
                 for command in commands:
                     self._perform(command)
+        except Exception as error:
+            # Inputs also come from the journal, which serves every other session, too.
+            _ABORTED.inc()
+            log.error("aborted", reason=f"{type(error).__name__} while performing commands")
+            self._close()
         finally:
             self._handling = False
         self._balance()
