@@ -289,7 +289,9 @@ class Asking:
             return
         runs: list[Run] = []
         refusals: dict[Run, Part] = {}
-        first_bound = {portal.prepared: portal for portal in reversed(self._bound)}
+        first_bound = (
+            {portal.prepared: portal for portal in reversed(self._bound)} if self._fresh else {}
+        )
         for prepared, part in self._fresh.items():
             bound = first_bound.get(prepared)
             alone = self._prepare_run(prepared, bound, part)

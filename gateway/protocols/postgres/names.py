@@ -62,9 +62,13 @@ class Names(Generic[T]):
 
     def change(self, names: Iterable[bytes], value: T | None, segment: int) -> Change[T]:
         """Register a message's effect; settle or drop it when its answer comes."""
-        change = Change(self, tuple(name[:_SIGNIFICANT] for name in names), value, segment)
+        change = Change(self, tuple([name[:_SIGNIFICANT] for name in names]), value, segment)
         for key in change.keys:
-            self._pending.setdefault(key, []).append(change)
+            pending = self._pending.get(key)
+            if pending is None:
+                self._pending[key] = [change]
+            else:
+                pending.append(change)
         return change
 
     def settle(self, change: Change[T]) -> None:
@@ -80,11 +84,17 @@ class Names(Generic[T]):
         """See Change.drop."""
         for key in change.keys:
             pending = self._pending.get(key)
-            if pending is not None and change in pending:
+            if pending is None:
+                continue
+            if pending[0] is change:
+                # The usual case, since answers come in order.
+                del pending[0]
+            elif change in pending:
                 pending.remove(change)
-                if not pending:
-                    del self._pending[key]
+            if not pending:
+                del self._pending[key]
 
     def forget_settled(self) -> None:
         """All that the target has confirmed is gone: portals, at the end of a transaction."""
-        self._settled.clear()
+        if self._settled:
+            self._settled.clear()

@@ -13,7 +13,6 @@ from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.names import Change
 from gateway.protocols.postgres.wire import Reader, message
 
-
 # What a message and a statement cost while they are on their way, beside their own bytes.
 MESSAGE_BYTES: Final = 512
 STATEMENT_BYTES: Final = 4096
@@ -181,11 +180,9 @@ class Item:
         self.runs = runs
         self.ready = ticket == 0
         self.poisoned: dict[Run, Part] = {}
-        self.size = (
-            sum(len(part.data) for part in parts)
-            + MESSAGE_BYTES * len(parts)
-            + STATEMENT_BYTES * len(runs)
-        )
+        self.size = MESSAGE_BYTES * len(parts) + STATEMENT_BYTES * len(runs)
+        for part in parts:
+            self.size += len(part.data)
 
 
 class Held:

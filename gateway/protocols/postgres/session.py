@@ -138,7 +138,8 @@ class Session:
         try:
             if handler is not None:
                 handler(event)
-                self._take_backlog()
+                if self._backlog:
+                    self._take_backlog()
             if not self._over and not self._ending:
                 self._pump()
         except ProtocolViolation as violation:
@@ -179,8 +180,6 @@ class Session:
     def _take_backlog(self) -> None:
         """Take what has waited for an answer of the target, once that has come."""
         backlog = self._backlog
-        if not backlog:
-            return
         while backlog and not self._over and not self._ending:
             if not self._discarding and self._asking.must_wait(*backlog[0]):
                 break
