@@ -17,6 +17,7 @@ from gateway.machine import (
 )
 from schemas import codec, events
 from schemas.events import Context
+from schemas.masking.detect import scrub
 from schemas.sealing import Sealer
 
 
@@ -68,7 +69,8 @@ class Recorder:
             request.action,
             request.kind,
             sorted(request.kinds),
-            list(request.relations),
+            # Recorded in clear; a name may be any text.
+            [scrub(relation)[0] for relation in request.relations],
             self._box(event_id, original),
         )
         decided = events.Decided(

@@ -133,15 +133,12 @@ class PostgresMachine:
                 principal = self._startup.principal
                 self._upstream = Upstream(
                     credential,
-                    {
-                        **self._startup.parameters,
-                        **upstream.identified(
-                            credential.person,
-                            principal.name if principal else "",
-                            self._around.session,
-                            self._startup.application,
-                        ),
-                    },
+                    upstream.with_person(
+                        self._startup.parameters,
+                        credential.person,
+                        principal.name if principal else "",
+                        self._around.session,
+                    ),
                     self._around.nonce,
                 )
                 return [Send(Side.TARGET, self._upstream.start())]

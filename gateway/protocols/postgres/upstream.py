@@ -30,15 +30,26 @@ class Credential:
     person: str = "none"
 
 
-def identified(person: str, name: str, session: str, application: str) -> dict[str, str]:
-    """Start-up settings by which the target's own log can be reconciled with ours."""
+def with_person(
+    parameters: Mapping[str, str], person: str, name: str, session: str
+) -> dict[str, str]:
+    """Start-up settings by which the target's own log can be reconciled with ours.
+
+    The server folds their names: a client's `GATEBOOK.Principal` must not come after ours.
+    """
+    theirs = {key: value for key, value in parameters.items() if not _is_ours(key)}
     match person:
         case "setting":
-            return {"gatebook.principal": name, "gatebook.session": session}
+            return {**theirs, "gatebook.principal": name, "gatebook.session": session}
         case "application_name":
-            return {"application_name": f"{application} ({name} {session})".strip()}
+            application = theirs.get("application_name", "")
+            return {**theirs, "application_name": f"{application} ({name} {session})".strip()}
         case _:
-            return {}
+            return theirs
+
+
+def _is_ours(name: str) -> bool:
+    return name.lower().startswith("gatebook.")
 
 
 class TargetRefused(Exception):

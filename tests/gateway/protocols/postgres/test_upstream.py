@@ -8,7 +8,7 @@ import pytest
 
 from gateway.machine import Command, Send, TargetConnected
 from gateway.protocols.postgres.scram import Client, ScramError
-from gateway.protocols.postgres.upstream import Credential, TargetRefused, Upstream, identified
+from gateway.protocols.postgres.upstream import Credential, TargetRefused, Upstream, with_person
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.dialogue import CLIENT, TARGET, outcomes, sent
 from tests.gateway.protocols.postgres.scram_server import ScramServer
@@ -242,4 +242,6 @@ def test_a_target_that_closes_in_the_middle_is_told() -> None:
     ],
 )
 def test_the_target_learns_whose_session_it_is(person: str, settings: dict[str, str]) -> None:
-    assert identified(person, "alice", "s-1", "psql") == settings
+    theirs = {"application_name": "psql", "GATEBOOK.Principal": "mallory"}
+    expected = {"application_name": "psql", **settings}
+    assert with_person(theirs, person, "alice", "s-1") == expected
