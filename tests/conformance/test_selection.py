@@ -1,4 +1,4 @@
-"""A few minutes' worth of `make conformance` in seconds: the tests nearest to the protocol."""
+"""A little of `make conformance`: cursors, scripts, COPY, notifications, large objects."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from tests.conftest import PostgresServer
 pytestmark = pytest.mark.integration
 
 SELECTIONS = [
-    pytest.param(ASYNCPG, ("tests/test_execute.py", "tests/test_copy.py"), id="asyncpg"),
+    pytest.param(
+        ASYNCPG,
+        (
+            "tests/test_cursor.py",
+            "tests/test_execute.py::TestExecuteScript",
+            "tests/test_listeners.py",
+        ),
+        id="asyncpg",
+    ),
     pytest.param(PG8000, ("test/native/test_core.py", "test/dbapi/test_copy.py"), id="pg8000"),
-    pytest.param(PSYCOPG2, ("tests/test_transaction.py", "tests/test_cancel.py"), id="psycopg2"),
+    pytest.param(PSYCOPG2, ("tests/test_lobject.py", "tests/test_with.py"), id="psycopg2"),
 ]
 
 
