@@ -19,7 +19,7 @@ from infra.devstack.state import StateDir, read_json
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], timeout_s: float = 60, pause_s: float = 0.1) -> T:
+def until(condition: Callable[[], T | None], timeout_s: float = 60, pause_s: float = 0.1) -> T:
     """The first true answer of `condition`; fails when there is none within the time."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
@@ -120,3 +120,7 @@ class Stack:
     def log(self, name: str) -> str:
         """All that a process has logged."""
         return Path(self.process(name)["log_file"]).read_text(errors="replace")
+
+    def open_files(self, name: str) -> int:
+        """How many files and sockets a process has open."""
+        return len(list(Path(f"/proc/{self.pid(name)}/fd").iterdir()))
