@@ -190,6 +190,7 @@ def serving() -> Iterator[Server]:
             os.chown(place, owner.pw_uid, owner.pw_gid)
             copy = place / "built"
             shutil.copytree(built, copy, symlinks=True)
+            copy.chmod(0o755)
             # pg_regress writes beside its inputs.
             install, _readable[built] = copy / "install", copy
         place.chmod(0o711)
