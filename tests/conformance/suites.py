@@ -291,18 +291,29 @@ ASYNCPG = PytestSuite(
 PG8000 = PytestSuite(
     Sdist("pg8000", "1.31.6", "553b240256d4b2d8f0ad2af28d07df1f9980247f74ac98d2c2b573762ec1ff1b"),
     "test",
-    excluded=dict.fromkeys(
-        (
-            "test/dbapi/auth",
-            "test/legacy/auth",
-            "test/native/auth",
-            "test/dbapi/test_connection.py::test_password_bytes",
-            "test/legacy/test_connection.py::testBytesPassword",
-            "test/legacy/test_connection.py::test_scram_sha_256",
-            "test/native/test_connection.py::test_bytes_password",
+    excluded={
+        **dict.fromkeys(
+            (
+                "test/dbapi/auth",
+                "test/legacy/auth",
+                "test/native/auth",
+                "test/dbapi/test_connection.py::test_password_bytes",
+                "test/legacy/test_connection.py::testBytesPassword",
+                "test/legacy/test_connection.py::test_scram_sha_256",
+                "test/native/test_connection.py::test_bytes_password",
+            ),
+            _AUTHENTICATION,
         ),
-        _AUTHENTICATION,
-    ),
+        **dict.fromkeys(
+            (
+                "test/dbapi/test_connection.py::test_broken_pipe_read",
+                "test/legacy/test_connection.py::test_broken_pipe_read",
+                "test/native/test_connection.py::test_broken_pipe_read",
+            ),
+            "fails direct, now and then: the end of a terminated session comes as an end of file "
+            "or as a reset, whichever the kernel makes of it",
+        ),
+    },
 )
 PSYCOPG2 = PytestSuite(
     Sdist("psycopg2", "2.9.13", "d36784fc2dae69523ba4b79c7d1d1b4d6e83e87836874f111262f4db940b16a6"),
