@@ -137,3 +137,14 @@ async def count(bootstrap_servers: str, topic: str) -> int:
         return sum(ends[p] - begins[p] for p in partitions)
     finally:
         await consumer.stop()
+
+
+async def every_record(bootstrap_servers: str) -> list[Any]:
+    """Every record of every topic there is, Kafka's own included, decompressed."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None)
+    await consumer.start()
+    try:
+        names = await consumer.topics()
+    finally:
+        await consumer.stop()
+    return await records(bootstrap_servers, names)
