@@ -453,9 +453,12 @@ class Answering:
         if run is not None and run.refusal and run.token in whole:
             whole = run.refusal
             fields = wire.fields(whole[5:])
-        if run is not None:
+        if run is not None and not run.completed:
             outcome = "cancelled" if fields.get("C") == "57014" else "failed"
             self.complete(run, outcome, error=fields)
+        else:
+            # A Describe or Close, after the last statement of its segment or without one.
+            self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
         if head.kind is Expect.QUERY:
             for skipped in head.runs:
                 self.complete(skipped, "failed")

@@ -2,7 +2,8 @@
 
 1. No byte reaches the target before the decision on it, and nothing runs there that was not
    asked for, by the text it was asked with.
-2. No row reaches the client before its record is durable, nor does the end of a statement.
+2. No row reaches the client before its record is durable, nor does a notice or the end of a
+   statement.
 3. Every request ends exactly once, whatever happens; a commit that fails at Sync may turn its end
    from completed to failed, a journal that fails to unknown.
 4. Nothing is a fault of ours.
@@ -70,6 +71,8 @@ class Rig:
         self._allowed: Counter[str] = Counter()
         self._rows_durable, self._rows_told = bytearray(), bytearray()
         self._ends_durable = self._ends_told = 0
+        self._texts_durable: Counter[str] = Counter()
+        self._texts_told: Counter[str] = Counter()
         self._unread = b""
         self.server = Server()
         self.to_client = bytearray()
@@ -161,7 +164,11 @@ class Rig:
         for fact in facts:
             if isinstance(fact, Outcome):
                 self._ends_durable += 1
-            elif isinstance(fact, Rows) and fact.encoding != "notification":
+                said = (*fact.notices, fact.error)
+                self._texts_durable.update(notice.get("M", "") for notice in said)
+            elif isinstance(fact, Rows) and fact.encoding == "notification":
+                self._texts_durable[_text(fact.data)] += 1
+            elif isinstance(fact, Rows):
                 self._rows_durable += fact.data
 
     def _command(self, command: Command) -> None:
@@ -218,9 +225,15 @@ class Rig:
                     self._rows_told += whole[5:]
                 case "C" | "I" | "s":
                     self._ends_told += 1
+                case "N":
+                    self._texts_told[_text(whole)] += 1
+                case "E" if b"FATAL" not in whole and b"\0C58030\0" not in whole:
+                    self._texts_told[_text(whole)] += 1
         told, durable = self._rows_told, self._rows_durable
         assert durable[: len(told)] == told, "rows told before they were durable"
         assert self._ends_told <= self._ends_durable, "an end told before it was durable"
+        early = self._texts_told - self._texts_durable
+        assert not early, f"told before it was durable: {early}"
 
     def _note(self, facts: Iterable[Fact]) -> None:
         for fact in facts:
@@ -265,6 +278,12 @@ class Rig:
         session = self._talk.machine.session
         assert session is not None
         return session.unsent_requests == session.unrecorded_bytes == 0
+
+
+def _text(report: bytes) -> str:
+    """The M field of an ErrorResponse or NoticeResponse, as it is recorded."""
+    said = [part[1:] for part in report[5:].split(b"\0") if part[:1] == b"M"]
+    return said[-1].decode("utf-8", "backslashreplace") if said else ""
 
 
 def directly(data: bytes) -> bytes:

@@ -204,6 +204,13 @@ def test_the_rig_notices_rows_that_are_not_recorded() -> None:
         rig._to_client(pg.row(b"1"))
 
 
+@pytest.mark.parametrize("message", [pg.notice("secret"), pg.error("P0001", "secret")])
+def test_the_rig_notices_words_that_are_not_recorded(message: bytes) -> None:
+    rig = Rig()
+    with pytest.raises(AssertionError, match="told before it was durable"):
+        rig._to_client(message)
+
+
 def test_the_rig_notices_a_request_that_never_ends() -> None:
     rig = Rig()
     rig.say(pg.query("select 1"))
