@@ -319,6 +319,18 @@ def test_values_too_large_to_record_with_their_statement_are_refused() -> None:
     assert request.refusal.startswith("a statement and its parameters may have at most")
 
 
+@pytest.mark.parametrize("before", [b"", pg.parse("select 1")])
+def test_an_error_that_belongs_to_no_statement_is_recorded_too(before: bytes) -> None:
+    talk = signed_in()
+    commands = talk.client(before, pg.describe_statement("ghost"), pg.SYNC)
+    talk.allow(commands)
+    error = pg.error("26000", 'prepared statement "ghost" does not exist')
+    commands = talk.target(pg.PARSED if before else b"", error, pg.ready())
+    assert (0, "notification", error) in rows(commands)
+    assert sent(commands, CLIENT) == b""
+    assert sent(talk.record(commands), CLIENT).endswith(error + pg.ready())
+
+
 # --- errors at Sync ---
 
 
