@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -160,13 +159,9 @@ class Policies:
 
 
 class NoPolicies:
-    """Stands in for a set that cannot be read: everything is denied, and says why."""
+    """Stands in for a set that cannot be read: everything is denied. Why is for operators' logs."""
 
     digest = ""
-
-    def __init__(self, why: str) -> None:
-        # Parser messages quote policy text, not people's; still, one line is enough for a client.
-        self._why = re.sub(r"\s+", " ", why)[:200]
 
     def connect(self, principal: Principal, target: str, application: str) -> Decision:
         """Denied."""

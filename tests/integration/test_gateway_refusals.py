@@ -6,7 +6,6 @@ through the gateway, whose policy forbids it. Transaction states and committed r
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,6 +87,30 @@ def prepared(connection: Connection, seen: list[Any]) -> None:
         run(connection, seen, "delete from kept where a = %s", number, prepare=True)
 
 
+def pipelined(connection: Connection, seen: list[Any], *segments: list[str]) -> None:
+    """Segments of a pipeline, each with its Sync, all sent at once.
+
+    Through libpq itself, since psycopg raises an error of a pipeline at a moment of its choosing.
+    """
+    libpq = connection.pgconn
+    libpq.nonblocking = 0
+    libpq.enter_pipeline_mode()
+    for texts in segments:
+        for text in texts:
+            libpq.send_query_params(text.encode(), None)
+        libpq.pipeline_sync()
+    syncs = 0
+    while syncs < len(segments):
+        result = libpq.get_result()
+        if result is not None:
+            syncs += result.status == ExecStatus.PIPELINE_SYNC
+            sqlstate = result.error_field(DiagnosticField.SQLSTATE)
+            seen.append((ExecStatus(result.status).name, result.command_status, sqlstate))
+    libpq.exit_pipeline_mode()
+    libpq.nonblocking = 1
+    seen.append(connection.info.transaction_status)
+
+
 def in_a_pipeline(connection: Connection, seen: list[Any]) -> None:
     for texts in (
         [INSERT.format(10), REFUSED, INSERT.format(11)],
@@ -96,35 +119,20 @@ def in_a_pipeline(connection: Connection, seen: list[Any]) -> None:
         ["begin", INSERT.format(14), REFUSED, "commit"],
         ["begin", INSERT.format(15), "commit", REFUSED],
     ):
-        results = []
-        with contextlib.suppress(psycopg.Error), connection.pipeline():
-            results = [connection.execute(text) for text in texts]
-        seen.append([cursor.statusmessage for cursor in results])
-        seen.append(connection.info.transaction_status)
+        pipelined(connection, seen, texts)
         run(connection, seen, "rollback")
 
 
 def between_syncs(connection: Connection, seen: list[Any]) -> None:
-    """Through libpq itself: psycopg raises the error at a moment of its own choosing."""
-    libpq = connection.pgconn
-    libpq.nonblocking = 0
-    libpq.enter_pipeline_mode()
-    for text in (INSERT.format(10), f"{REFUSED} returning a", INSERT.format(11), None, REFUSED):
-        if text is not None:
-            libpq.send_query_params(text.encode(), None)
-        if text != f"{REFUSED} returning a":
-            libpq.pipeline_sync()
-    libpq.send_query_params(INSERT.format(12).encode(), None)
-    libpq.pipeline_sync()
-    syncs = 0
-    while syncs < 5:
-        result = libpq.get_result()
-        if result is not None:
-            syncs += result.status == ExecStatus.PIPELINE_SYNC
-            sqlstate = result.error_field(DiagnosticField.SQLSTATE)
-            seen.append((ExecStatus(result.status).name, sqlstate))
-    libpq.exit_pipeline_mode()
-    seen.append(connection.info.transaction_status)
+    pipelined(
+        connection,
+        seen,
+        [INSERT.format(10)],
+        [REFUSED, INSERT.format(11)],
+        [],
+        [REFUSED],
+        [INSERT.format(12)],
+    )
 
 
 def with_copy(connection: Connection, seen: list[Any]) -> None:

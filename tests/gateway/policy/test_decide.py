@@ -317,7 +317,7 @@ def test_the_digest_is_of_names_and_texts_in_any_order() -> None:
 
 
 def test_without_policies_everything_is_denied() -> None:
-    given = NoPolicies("cannot read")
+    given = NoPolicies()
     for decision in (
         given.connect(ALICE, "shop", "psql"),
         given.execute(ALICE, "shop", "psql", request("select 1")),
