@@ -28,7 +28,7 @@ from tests.faults.load import Load, Told
 pytestmark = [pytest.mark.faults, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 VICTIMS = ("mask", "clickhouse", "gateway-2", "kafka")
-STATEMENTS = int(os.environ.get("GATEBOOK_LOAD", "8000")) // len(VICTIMS)
+STATEMENTS = int(os.environ.get("GATEBOOK_LOAD", "20000")) // len(VICTIMS)
 SETTLED_S = 180.0
 # Longer than Kafka takes to start again, so that some statements wait it out and others do not.
 CONFIG = "gateway: {journal: {deadline_s: 2.0}}\n"
