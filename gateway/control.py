@@ -8,7 +8,6 @@ the node that does cancels.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import Final
 
@@ -17,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
-from gateway.journal import Journal, NotDurable, client_options
+from gateway.journal import Journal, NotDurable, client_options, stopped
 from gateway.sessions import Sessions, cancel_proof
 from schemas import codec, events, topics
 from schemas.codec import Archive, CodecError
@@ -106,8 +105,7 @@ class Control:
                 except CodecError:
                     log.warning("control_unreadable", offset=record.offset)
         finally:
-            with contextlib.suppress(KafkaError, OSError):
-                await consumer.stop()
+            await stopped(consumer)
 
     def _obey(self, control: events.Control) -> None:
         if control.action != "cancel" or control.gateway == self._gateway:

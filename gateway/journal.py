@@ -41,6 +41,7 @@ _BATCH_EVENTS: Final = 5000
 _OVERHEAD: Final = 512
 _LARGEST: Final = topics.MAX_RECORD_BYTES - 64 * 1024
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0)
+_STOP_S: Final = 1.0
 
 _EVENTS = Counter("gatebook_journal_events_total", "Events made durable.")
 _BYTES = Counter("gatebook_journal_bytes_total", "Bytes of events made durable.")
@@ -235,8 +236,12 @@ class Journal:
                 while self._queue:
                     await self._commit()
                 self._idle.set()
-            except (KafkaError, OSError, NotDurable) as error:
-                log.warning("journal_interrupted", error=type(error).__name__)
+            except Exception as error:
+                # Whatever it was, a journal that has ended without a word would refuse everyone
+                # for ever; what was in flight is resolved by reading it back.
+                expected = isinstance(error, (KafkaError, OSError, NotDurable))
+                tell = log.warning if expected else log.error
+                tell("journal_interrupted", error=type(error).__name__)
                 await self._drop_producer()
                 self._wake.set()
                 await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
@@ -264,7 +269,7 @@ class Journal:
                 await self._resolve()
             self._partition = zlib.crc32(self._gateway.encode()) % len(partitions)
         except BaseException:
-            await _stop(producer)
+            await stopped(producer)
             raise
         self._producer = producer
         self._up.set()
@@ -273,7 +278,7 @@ class Journal:
         producer, self._producer = self._producer, None
         self._up.clear()
         if producer is not None:
-            await _stop(producer)
+            await stopped(producer)
 
     async def _commit(self) -> None:
         """Build one batch of what is queued, send it, and tell everyone."""
@@ -360,9 +365,9 @@ class Journal:
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=topics.MAX_RECORD_BYTES,
         )
-        await consumer.start()
         last = first - 1
         try:
+            await consumer.start()
             consumer.assign([partition])
             end = (await consumer.end_offsets([partition]))[partition]
             start = self._tail_offset
@@ -378,7 +383,7 @@ class Journal:
                         if envelope.stream == stream:
                             last = max(last, envelope.seq)
         finally:
-            await consumer.stop()
+            await stopped(consumer)
         return last
 
     # --- deadlines ---
@@ -415,11 +420,18 @@ def _late(entries: Iterable[Entry], now: float) -> list[Entry]:
     return list(takewhile(lambda entry: entry.deadline <= now, entries))
 
 
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Stop without waiting for a broker that does not answer."""
-    with contextlib.suppress(KafkaError, OSError, TimeoutError, asyncio.CancelledError):
-        async with asyncio.timeout(1.0):
-            await producer.stop()
+async def stopped(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Stop an aiokafka client, without waiting for a broker that does not answer."""
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await client.stop()
+    except (KafkaError, OSError, TimeoutError):
+        log.info("client_not_stopped_cleanly")
+    except asyncio.CancelledError:
+        # aiokafka cancels tasks of its own and lets that out: taken for ours, it would end
+        # whoever waits for Kafka to come back.
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise
 
 
 async def publish_schemas(journal: Journal) -> None:

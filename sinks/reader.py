@@ -15,6 +15,7 @@ import ipaddress
 import json
 import re
 import secrets
+import threading
 import time
 import uuid
 import zlib
@@ -229,10 +230,13 @@ class Reader:
             raise QueryError(_TOO_MANY_QUERIES, "Too many simultaneous queries")
         self._open += 1
         started = time.monotonic()
+        making = asyncio.ensure_future(self._in_thread(lambda: _Execution(self, query)))
         try:
-            execution = await self._in_thread(lambda: _Execution(self, query))
+            execution = await asyncio.shield(making)
         except BaseException:
             self._open -= 1
+            # Nobody waits for it any more, and it may still begin.
+            making.add_done_callback(_close_unwanted)
             raise
 
         async def close() -> None:
@@ -344,10 +348,22 @@ class _Answer(StreamingResponse):
             await asyncio.shield(self._close())
 
 
+def _close_unwanted(making: asyncio.Future[_Execution]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
+
+
 class _Execution:
-    """A query under way. Made, advanced and closed in the reader's threads, one call at a time."""
+    """A query under way. Made, advanced and closed in the reader's threads.
+
+    The engine dies of a stream that one thread cancels while another fetches from it, and a
+    client that leaves does not stop the thread that fetches for it: what is closed under way is
+    freed by the thread that has it.
+    """
 
     def __init__(self, reader: Reader, query: Query) -> None:
+        self._turn = threading.Lock()
+        self._busy = self._closed = False
         self._connection = reader.handle(query)
         self._stream: Any = None
         self._first: bytes | None = None
@@ -411,10 +427,17 @@ class _Execution:
 
     def next(self) -> bytes | None:
         """The next bytes of the result; None at its end."""
-        data, self._first = self._first, None
-        if data is None and self._stream is not None:
-            data = self._fetch()
-        return data if data is None else self._framed(data)
+        with self._turn:
+            if self._closed:
+                return None
+            self._busy = True
+        try:
+            data, self._first = self._first, None
+            if data is None and self._stream is not None:
+                data = self._fetch()
+            return data if data is None else self._framed(data)
+        finally:
+            self._settle()
 
     def _framed(self, data: bytes) -> bytes:
         if not self._revision or self.format != "Native":
@@ -425,6 +448,20 @@ class _Execution:
             raise QueryError(_NOT_IMPLEMENTED, str(error)) from None
 
     def close(self) -> None:
+        """End the query, at the latest when the block that is being fetched has come."""
+        with self._turn:
+            first, self._closed = not self._closed, True
+            if self._busy or not first:
+                return
+        self._free()
+
+    def _settle(self) -> None:
+        with self._turn:
+            self._busy, closed = False, self._closed
+        if closed:
+            self._free()
+
+    def _free(self) -> None:
         if self._stream is not None:
             self._stream.close()
         self._connection.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -131,9 +131,8 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
                 await self._step()
         finally:
             self._metrics.ready(False)
-            await self._consumer.stop()
-            await self._producer.stop()
-            await self._admin.close()
+            for stop in (self._consumer.stop, self._producer.stop, self._admin.close):
+                await _stopped(stop)
 
     async def _step(self) -> None:
         await self._assigned.wait()
@@ -374,3 +373,15 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
             for partition, entry in found.items()
             if partition.topic == self._topic
         }
+
+
+async def _stopped(stop: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await stop()
+    except (KafkaError, OSError) as error:
+        log.info("a client did not stop cleanly", error=type(error).__name__)
+    except asyncio.CancelledError:
+        # aiokafka cancels tasks of its own and lets that out; the error that ended the run is
+        # the one to report, and an outage must not end the process.
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise

@@ -39,7 +39,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     config = root / "over.yaml"
     config.write_text(f"gateway: {{journal: {{deadline_s: {DEADLINE_S}}}}}\n")
     for _ in running(root / "stack", Options(gateways=1, config=config, size=Size(50, 100))):
-        yield Stack(root / "stack")
+        yield begun(Stack(root / "stack"))
+
+
+def begun(stack: Stack) -> Stack:
+    """With something to find in the history while Kafka is away."""
+    stack.connect().close()
+    until(lambda: bool(stack.history("select 1 from audit_events limit 1")))
+    return stack
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 import zstandard
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
-from sinks.reader import NotLoopback, Reader, require_loopback
+from sinks.reader import NotLoopback, Query, Reader, _Execution, require_loopback
 from sinks.serve import Service
 from sinks.store import Store
 from tests.sinks.conftest import TOKEN, insert, settings_in
@@ -397,6 +397,42 @@ def test_a_client_that_leaves_early_frees_its_query(url: str) -> None:
         ) as answer:  # fmt: skip
             next(answer.iter_bytes())
     assert httpx.post(url, content="SELECT 1", headers=AUTHENTICATED, timeout=10).text == "1\n"
+
+
+def test_a_query_is_freed_by_the_thread_that_fetches_for_it(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine dies when a stream is cancelled under the thread that fetches from it."""
+    del url  # the engine is open
+    query = Query("SELECT number FROM system.numbers", "audit", "CSV", {}, {}, "q")
+    execution = _Execution(Reader(settings_in(folder)), query)
+    fetching, closed = threading.Event(), threading.Event()
+    freed: list[int] = []
+
+    def fetch(_: _Execution) -> bytes:
+        fetching.set()
+        assert closed.wait(10)
+        return b"1"
+
+    free = _Execution._free
+
+    def noted(it: _Execution) -> None:
+        freed.append(threading.get_ident())
+        free(it)
+
+    monkeypatch.setattr(_Execution, "_fetch", fetch)
+    monkeypatch.setattr(_Execution, "_free", noted)
+    assert execution.next()
+    reading = threading.Thread(target=execution.next)
+    reading.start()
+    assert fetching.wait(10)
+    execution.close()
+    assert freed == []
+    closed.set()
+    reading.join()
+    execution.close()
+    assert freed == [reading.ident]
+    assert execution.next() is None
 
 
 def test_the_writer_goes_on_while_readers_read(http: httpx.Client, store: Store) -> None:

@@ -19,7 +19,7 @@ from sinks.clickhouse import ClickHouse
 from sinks.metrics import Metrics
 from sinks.ranges import Note, Range
 from sinks.rows import Poison
-from sinks.runner import Runner, SinkUnavailable, TopicChanged
+from sinks.runner import Runner, SinkUnavailable, TopicChanged, _stopped
 from tests.sinks.recorded import Stream, context, encode, many
 
 pytestmark = pytest.mark.integration
@@ -432,3 +432,19 @@ async def test_light_load_becomes_visible_quickly(bench: Bench) -> None:
         runner.stop()
         await task
         assert max(delays) < 1.5, delays
+
+
+async def _leaks_a_cancellation() -> None:
+    raise asyncio.CancelledError
+
+
+async def test_a_cancellation_that_a_client_lets_out_ends_nobody() -> None:
+    await _stopped(_leaks_a_cancellation)
+
+
+async def test_ones_own_cancellation_is_heeded() -> None:
+    stopping = asyncio.create_task(_stopped(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping

@@ -342,7 +342,8 @@ class Server:
             case "S" | "H":
                 pass
             case _:
-                raise AssertionError(f"the gateway lets {kind!r} through during COPY")
+                # Sent before anyone could know that the COPY had begun.
+                self._copy_failed(Failed("08P01", f"unexpected message type {kind!r} during COPY"))
 
     def _copy_failed(self, failed: Failed) -> None:
         in_query, self._copying_in_query = self._copying_in_query is not None, None
