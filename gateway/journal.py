@@ -28,6 +28,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge, Histogram
 
+from gateway.appender import Appender
 from gateway.machine import Receipt
 from schemas import chain, codec, topics
 from schemas.chain import Chain
@@ -42,6 +43,7 @@ _OVERHEAD: Final = 512
 _LARGEST: Final = topics.MAX_RECORD_BYTES - 64 * 1024
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0)
 _STOP_S: Final = 1.0
+_REQUEST_TIMEOUT_S: Final = 10.0
 
 _EVENTS = Counter("gatebook_journal_events_total", "Events made durable.")
 _BYTES = Counter("gatebook_journal_bytes_total", "Bytes of events made durable.")
@@ -128,6 +130,7 @@ class Journal:
         self._gateway = gateway
         self._prepare = prepare
         self._producer: AIOKafkaProducer | None = None
+        self._appender: Appender | None = None
         self._starting: AIOKafkaProducer | None = None
         self._chain = self._new_chain()
         self._partition = 0
@@ -254,7 +257,7 @@ class Journal:
             enable_idempotence=True,
             max_batch_size=topics.MAX_RECORD_BYTES,
             max_request_size=topics.MAX_RECORD_BYTES + 1024 * 1024,
-            request_timeout_ms=10_000,
+            request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
             retry_backoff_ms=50,
             metadata_max_age_ms=60_000,
         )
@@ -268,28 +271,36 @@ class Journal:
             if self._unresolved is not None:
                 await self._resolve()
             self._partition = zlib.crc32(self._gateway.encode()) % len(partitions)
+            appender = Appender(
+                producer.client,
+                topics.EVENTS,
+                self._partition,
+                timeout_s=_REQUEST_TIMEOUT_S,
+                batch_bytes=topics.MAX_RECORD_BYTES,
+            )
+            await appender.start()
         except BaseException:
             await stopped(producer)
             raise
-        self._producer = producer
+        self._producer, self._appender = producer, appender
         self._up.set()
 
     async def _drop_producer(self) -> None:
-        producer, self._producer = self._producer, None
+        producer, self._producer, self._appender = self._producer, None, None
         self._up.clear()
         if producer is not None:
             await stopped(producer)
 
     async def _commit(self) -> None:
         """Build one batch of what is queued, send it, and tell everyone."""
-        assert self._producer is not None  # noqa: S101 (narrowing)
+        assert self._appender is not None  # noqa: S101 (narrowing)
         stream, seq = self._chain.stream, self._chain.seq
         key = stream.encode()
-        builder = self._producer.create_batch()
-        append, link = builder.append, self._chain.append
+        batch = self._appender.batch()
+        append, link = batch.append, self._chain.append
         flying: list[Entry] = []
         ends: list[tuple[Entry, int]] = []
-        size = events = 0
+        size = number = 0
         queue = self._queue
         now = time.time_ns() // 1_000_000
         while queue:
@@ -298,16 +309,16 @@ class Journal:
                 queue.popleft()
                 self._bytes -= entry.size
                 continue
-            if flying and (size + entry.size > _BATCH_BYTES or events >= _BATCH_EVENTS):
+            if flying and (size + entry.size > _BATCH_BYTES or number >= _BATCH_EVENTS):
                 break
             queue.popleft()
             entry.state = "flying"
             for schema, payload in entry.events:
-                added = append(timestamp=now, key=key, value=link(schema, payload))
+                added = append(number, now, key, link(schema, payload), [])
                 # A batch that is full says so by returning nothing, and the event would be lost.
                 assert added is not None, "an entry does not fit in a batch"  # noqa: S101
+                number += 1
             size += entry.size
-            events += len(entry.events)
             flying.append(entry)
             ends.append((entry, self._chain.seq))
         if not flying:
@@ -315,14 +326,11 @@ class Journal:
         self._flying = flying
         self._unresolved = (stream, seq, ends)
         started = time.monotonic()
-        acknowledged = await self._producer.send_batch(
-            builder, topics.EVENTS, partition=self._partition
-        )
-        written = await acknowledged
-        self._tail_offset = written.offset + events
+        offset = await self._appender.send(bytes(batch.build()), number)
+        self._tail_offset = offset + number
         self._unresolved = None
         _COMMIT.observe(time.monotonic() - started)
-        _EVENTS.inc(events)
+        _EVENTS.inc(number)
         _BYTES.inc(size)
         self._landed(flying)
 
