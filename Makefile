@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 LOCK   := requirements-dev.lock
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test conformance lint types bench docs lock audit compile test-containers test-keycloak clean
+.PHONY: install demo test conformance fuzz lint types bench docs lock audit compile test-containers test-keycloak clean
 
 install: $(STAMP)
 
@@ -35,6 +35,13 @@ test-keycloak: install
 # The integration tests against containers (engine, base image and images are made where missing).
 test-containers: install
 	@$(BIN)/python -m tests.containers
+
+# 10 million inputs into the PostgreSQL machine (a few minutes; FUZZ_INPUTS chooses how many), and
+# the same conversations by hypothesis.
+FUZZ_INPUTS ?= 10000000
+fuzz: install
+	@$(BIN)/python -m tests.gateway.protocols.postgres.fuzzing --inputs $(FUZZ_INPUTS)
+	@GATEBOOK_FUZZ=2000 $(BIN)/python -m pytest -q tests/gateway/protocols/postgres/test_fuzz.py
 
 lint: install
 	@$(BIN)/ruff check .

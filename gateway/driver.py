@@ -180,6 +180,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unread.clear()
         self.feed(Closed(Side.CLIENT))
+        # What it asked before it left may still run; it has no more to read.
+        self.resume(Side.TARGET, "client is slow")
 
     def pause_writing(self) -> None:
         self.pause(Side.TARGET, "client is slow")

@@ -189,7 +189,16 @@ def test_the_history_cannot_be_changed(stack: Stack) -> None:
 
 def test_tail_prints_events_live(stack: Stack) -> None:
     tail = subprocess.Popen(
-        [GATEBOOK, "tail", "--from-start", "--state-dir", str(stack.root)],
+        # Started in the background, a shell has had Ctrl-C ignored for all of us.
+        [
+            "env",
+            "--default-signal=INT",
+            GATEBOOK,
+            "tail",
+            "--from-start",
+            "--state-dir",
+            str(stack.root),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

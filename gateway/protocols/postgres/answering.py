@@ -63,6 +63,7 @@ class Answering:
         self._largest = max(4 * chunk_bytes, 1 << 20)
         self._skipping = False
         self._copying = False
+        self._unread = False  # a text let through that we cannot read may be many statements
         self._stream = bytearray()
         self._fragment_left = 0
         self._returns = False  # the fragments are a function's result: its run ends with them
@@ -397,7 +398,12 @@ class Answering:
         head = self._head()
         if head is not None and head.kind is Expect.QUERY:
             if head.runs:
-                self.complete(head.runs.pop(0), "completed", tag)
+                run = head.runs.pop(0)
+                self._unread = run.statement.kind == sql.UNPARSEABLE
+                self.complete(run, "completed", tag)
+            elif not self._unread:
+                # Nobody was asked about it, and its end would be told without a record.
+                raise ProtocolViolation("the target ran more statements than were asked for")
             return
         self._finish_execute(tag)
 

@@ -86,7 +86,7 @@ class Session:
         self._backlog_bytes = 0
         self._discarding = False
         self._ending = ""
-        self._over = False
+        self._goodbye = self._over = False
         self._bytes_in = 0
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Received: self._received,
@@ -149,6 +149,8 @@ class Session:
                 answering.release()
             if self._ending and not answering.inbox:
                 self._finish()
+            elif asking.terminating and not self._ending and not self._going_on():
+                self._end("client_closed")
         return commands
 
     def _received(self, event: Received) -> None:
@@ -161,7 +163,7 @@ class Session:
 
     def _from_client(self, data: bytes) -> None:
         self._bytes_in += len(data)
-        for kind, whole in self._splitter.feed(data):
+        for kind, whole in () if self._goodbye else self._splitter.feed(data):
             if self._backlog or (not self._discarding and self._asking.must_wait(kind, whole)):
                 self._backlog.append((kind, whole))
                 self._backlog_bytes += len(whole)
@@ -169,6 +171,10 @@ class Session:
                 self._take(kind, whole)
                 if self._over:
                     return
+            if kind == _X:
+                # Nothing is behind a Terminate.
+                self._goodbye = True
+                break
         self._asking.flush_copied()
 
     def _take(self, kind: int, whole: bytes) -> None:
@@ -223,8 +229,6 @@ class Session:
                 raise
         answering.clean = False
         self._commands.append(Send(Side.TARGET, b"".join(out)))
-        if asking.terminating and not outbox:
-            self._end("client_closed")
 
     # --- endings ---
 
@@ -234,11 +238,26 @@ class Session:
 
     def _closed(self, event: Closed) -> None:
         if event.side is Side.CLIENT:
-            goodbye = self._asking.terminating or any(kind == _X for kind, _ in self._backlog)
-            self._end("client_closed" if goodbye else "client_lost")
+            if not self._goodbye:
+                self._end("client_lost")
+            elif self._backlog or not self._going_on():
+                # What waits here for an answer may wait for ever: a COPY gets no more data.
+                self._end("client_closed")
+        elif self._goodbye:
+            self._stop("08006", "the session is over", "client_closed", silent=True)
         elif not self._ending:
             text = "the connection to the target was lost"
             self._stop("08006", text, "target_lost", silent=self._answering.said_fatal)
+
+    def _going_on(self) -> bool:
+        """Whether the target still works on what was said before a Terminate.
+
+        It does so for a client that has left, too, and closes its connection when it comes to
+        the Terminate; in a COPY that is an error, and it stays.
+        """
+        answering = self._answering
+        waits = self._asking.outbox or self._backlog or answering.expected or answering.inbox
+        return bool(waits or answering.held)
 
     def _stop(self, sqlstate: str, text: str, reason: str, silent: bool = False) -> None:
         """End the session with a FATAL, after what is already on its way to the client."""

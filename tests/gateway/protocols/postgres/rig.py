@@ -81,6 +81,7 @@ class Rig:
         self.facts: list[Fact] = []
         self.outcomes: defaultdict[bytes, list[Outcome]] = defaultdict(list)
         self.closed = False
+        self.inputs = 0
 
     # --- what a test does ---
 
@@ -90,6 +91,7 @@ class Rig:
 
     def give(self, event: Input) -> None:
         """An input; its commands wait to be performed."""
+        self.inputs += 1
         commands = self._talk.handle(event)
         assert not any(isinstance(command, Abort) for command in commands), commands
         for command in commands:
@@ -127,6 +129,10 @@ class Rig:
         self.settle()
         if not self.closed:
             self.give(Closed(CLIENT))
+        self.settle()
+        if not self.closed:
+            # It said goodbye, and the target had yet to come to that.
+            self.give(Closed(TARGET))
         self.settle()
         assert self.closed
         self._check_ends()

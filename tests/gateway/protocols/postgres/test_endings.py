@@ -84,8 +84,36 @@ def test_terminate_waits_for_what_was_asked_before_it() -> None:
     assert talk.client(pg.TERMINATE) == []
     commands = talk.decided(1000)
     assert sent(commands, TARGET) == pg.query("select 1") + pg.TERMINATE
-    assert outcomes(commands) == [(2, "lost", "")]
+    assert outcomes(commands) == []
+    # As PostgreSQL does, the target works on, whether or not anybody is left to be told.
+    assert talk.closed(CLIENT) == []
+    commands = talk.record(talk.target(pg.done("SELECT 0"), pg.ready()))
     assert ended(commands) == "client_closed"
+    assert commands[-1] == Close()
+
+
+def test_what_was_asked_before_a_terminate_is_completed_in_the_book() -> None:
+    talk = asking()
+    talk.client(pg.TERMINATE)
+    talk.decided(1000)
+    commands = talk.target(pg.done("SELECT 0"), pg.ready())
+    assert outcomes(commands) == [(2, "completed", "")]
+
+
+def test_a_target_that_closes_at_a_terminate_ends_what_it_did_not_answer() -> None:
+    talk = asking()
+    talk.client(pg.TERMINATE)
+    talk.decided(1000)
+    commands = talk.closed(TARGET)
+    assert outcomes(commands) == [(2, "lost", "08006")]
+    assert sent(commands, CLIENT) == b""
+    assert ended(talk.record(commands) or commands) == "client_closed"
+
+
+def test_what_is_behind_a_terminate_is_not_read() -> None:
+    talk = running()
+    talk.client(pg.TERMINATE + pg.query("drop table t"))
+    assert talk.client(pg.query("drop table t")) == []
 
 
 def test_a_client_lost_in_the_middle_of_a_result_is_recorded() -> None:
@@ -422,3 +450,11 @@ def test_a_flood_of_messages_without_an_answer_is_counted_too() -> None:
     assert session is not None
     talk.client(pg.SYNC * 10_000)
     assert session.unsent_requests > 4 * 1024 * 1024
+
+
+def test_a_target_that_ran_more_than_was_asked_for_is_not_believed() -> None:
+    talk = running()
+    commands = talk.target(pg.done("SELECT 0"), pg.done("DROP TABLE"))
+    commands += talk.record(commands)
+    assert pg.kinds(sent(commands, CLIENT)) == "CE"
+    assert ended(commands) == "protocol_error"

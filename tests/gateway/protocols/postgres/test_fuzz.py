@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.machine import Abort, Closed, Expired, Received, Shutdown
+from tests.gateway.protocols.postgres import fuzzing
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.conversations import (
     CUTS,
@@ -257,3 +258,18 @@ def test_cutting_what_a_stranger_sends_changes_nothing(
     assert said == once
     assert not any(isinstance(command, Abort) for command in once)
     assert sent(once, TARGET) == b""
+
+
+# --- `make fuzz`, for a moment ---
+
+
+def test_mutated_sessions_of_real_clients() -> None:
+    inputs, found = fuzzing.run(0, 600)
+    assert found == []
+    assert inputs > 10_000
+
+
+def test_every_client_was_recorded() -> None:
+    kinds = [{chr(one[0]) for one in session} for session in fuzzing.corpus()]
+    assert len(kinds) == 5
+    assert set.union(*kinds) >= set("QPBDECSHdcX")
