@@ -146,11 +146,13 @@ def encode_undescribed(data: bytes, hide: bool, found: Found) -> bytes:
 
 
 def notifications(data: bytes, classification: Classification, found: Found) -> bytes:
-    """NotificationResponse messages in JSON; also an error or a notice that belongs to no
-    statement, such as a server's goodbye. Raises CodecError.
+    """NotificationResponse messages in JSON; also a ParameterStatus, and an error or a notice
+    that belongs to no statement, such as a server's goodbye. Raises CodecError.
     """
     if data[:1] and data[0] in _REPORTS:
         return b"[%s]" % _report(data, classification, found)
+    if data[:1] == b"S":
+        return b"[%s]" % _setting(data, classification, found)
     out: list[bytes] = []
     at = 0
     while at < len(data):
@@ -172,6 +174,23 @@ def notifications(data: bytes, classification: Classification, found: Found) -> 
         )
         at = end
     return b"[" + b",".join(out) + b"]"
+
+
+def _setting(data: bytes, classification: Classification, found: Found) -> bytes:
+    """A ParameterStatus, whose value may be any text that a function has read."""
+    texts = data[5:].split(b"\0")
+    if len(data) < 7 or int.from_bytes(data[1:5], "big") != len(data) - 1:
+        raise CodecError("not a whole ParameterStatus")
+    if len(texts) != 3 or texts[2]:
+        raise CodecError("not a whole ParameterStatus")
+    name, value = (text.decode(errors="backslashreplace") for text in texts[:2])
+    if classification.near(value):
+        found.add("classified")
+        value = masks.HIDDEN
+    return b'{"setting":%s,"value":%s}' % (
+        dumps(scrubbed(name, found)),
+        dumps(scrubbed(value, found)),
+    )
 
 
 def _report(data: bytes, classification: Classification, found: Found) -> bytes:

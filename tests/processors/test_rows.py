@@ -315,6 +315,28 @@ def test_what_a_server_says_of_no_statement(kind: bytes) -> None:
         rows.notifications(data + b"x", SHOP, found)
 
 
+def test_a_setting_that_changes() -> None:
+    def status(name: bytes, value: bytes) -> bytes:
+        body = name + b"\0" + value + b"\0"
+        return b"S" + (len(body) + 4).to_bytes(4, "big") + body
+
+    found: set[str] = set()
+    data = status(b"application_name", b"4111 1111 1111 1111")
+    (said,) = json.loads(rows.notifications(data, SHOP, found))
+    assert said["setting"] == "application_name"
+    assert "4111 1111" not in said["value"]
+    assert found
+    assert json.loads(rows.notifications(status(b"TimeZone", b"UTC"), SHOP, set())) == [
+        {"setting": "TimeZone", "value": "UTC"}
+    ]
+    assert json.loads(rows.notifications(status(b"a", b"ssn: x"), SHOP, set())) == [
+        {"setting": "a", "value": "***"}
+    ]
+    for broken in (data + b"x", data[:-1], b"S", status(b"a", b"b\0c")):
+        with pytest.raises(CodecError):
+            rows.notifications(broken, SHOP, set())
+
+
 @given(st.binary(max_size=40))
 def test_broken_notifications_are_refused(noise: bytes) -> None:
     for data in (b"A" + noise, notification(b"a", b"b")[:-1], notification(b"a", b"b") + noise):

@@ -359,6 +359,8 @@ class Answering:
                 self._language.status(
                     name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
                 )
+                # A function can put whatever it reads into a setting.
+                self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
             case "A":
                 self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
             case "t" | "c":

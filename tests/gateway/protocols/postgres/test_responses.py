@@ -220,6 +220,16 @@ def test_a_notice_waits_for_its_record_while_its_statement_runs() -> None:
     assert sent(talk.record(commands), CLIENT) == pg.notice("a row of another table")
 
 
+def test_a_setting_that_changes_is_recorded_and_passed_on() -> None:
+    """A function may have put into it what it read."""
+    talk = signed_in()
+    message = pg.status("application_name", "078-05-1120")
+    commands = talk.target(message)
+    assert rows(commands) == [(0, "notification", message)]
+    assert sent(commands, CLIENT) == b""
+    assert sent(talk.record(commands), CLIENT) == message
+
+
 def test_a_notification_is_recorded_and_passed_on() -> None:
     talk = signed_in()
     message = pg.notification("news", "payload")
