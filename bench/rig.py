@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,32 +49,41 @@ class Rig:
     document: dict[str, Any]
     direct: Endpoint
     gateway: Endpoint
+    gateways: list[Endpoint]
     token: str
     target: Conninfo
 
 
 @contextlib.contextmanager
-def stack(*only: str) -> Iterator[Rig]:
+def stack(*only: str, gateways: int = 1) -> Iterator[Rig]:
     """A stack whose gateway also takes clear text, as its peers do here; with pgbench's tables."""
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder, "overlay.yaml")
         overlay.write_text(CLEARTEXT)
         kinds = ("kafka", "postgres", "issuer", "gateway", *only)
         options = Options(
-            gateways=1, only=kinds, config=overlay, size=Size(customers=1000, orders=5000)
+            gateways=gateways, only=kinds, config=overlay, size=Size(customers=1000, orders=5000)
         )
         for document in running(Path(folder, "stack"), options):
             state = StateDir.at(Path(folder, "stack"))
             target = parse(document["targets"][0]["direct_conninfo"])
             token = demo_token(state, document, "bob")
-            port = document["gateways"][0]["postgres"]["port"]
-            pid = next(p["pid"] for p in document["processes"] if p["name"] == "gateway-1")
-            url = f"postgresql://bob:{token}@127.0.0.1:{port}/shop?sslmode=disable"
+            pids = {process["name"]: process["pid"] for process in document["processes"]}
+            ends = [
+                Endpoint(
+                    gateway["name"],
+                    f"postgresql://bob:{token}@127.0.0.1:{gateway['postgres']['port']}"
+                    "/shop?sslmode=disable",
+                    (pids[gateway["name"]],),
+                )
+                for gateway in document["gateways"]
+            ]
             rig = Rig(
                 state=state,
                 document=document,
                 direct=Endpoint("direct", target.uri()),
-                gateway=Endpoint("gateway", url, (pid,)),
+                gateway=replace(ends[0], name="gateway"),
+                gateways=ends,
                 token=token,
                 target=target,
             )

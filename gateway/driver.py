@@ -443,8 +443,8 @@ class Connection(asyncio.Protocol):
 
     async def _connect(self) -> None:
         target = self._node.targets[self._machine.target]
-        context = tls_context(target)
         try:
+            context = tls_context(target)
             async with asyncio.timeout(_CONNECT_S):
                 transport = await open_target(target.host, target.port, context, _Target(self))
         except (OSError, TimeoutError, ssl.SSLError, asyncio.IncompleteReadError) as error:
