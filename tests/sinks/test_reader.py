@@ -9,6 +9,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -389,13 +390,19 @@ def test_a_client_that_does_not_read_is_let_go(folder: Path, store: Store) -> No
         assert reader._open == 0
 
 
-def test_a_client_that_leaves_early_frees_its_query(url: str) -> None:
-    for _ in range(100):
-        with httpx.stream(
-            "POST", url, content="SELECT number FROM system.numbers FORMAT CSV",
-            headers=AUTHENTICATED,
-        ) as answer:  # fmt: skip
-            next(answer.iter_bytes())
+def test_clients_that_leave_early_free_their_queries(url: str) -> None:
+    """Several at a time: a query may be closed while a thread fetches for it."""
+
+    def leave(_: int) -> None:
+        for _ in range(40):
+            with httpx.stream(
+                "POST", url, content="SELECT number FROM system.numbers FORMAT CSV",
+                headers=AUTHENTICATED, timeout=60,
+            ) as answer:  # fmt: skip
+                next(answer.iter_bytes())
+
+    with ThreadPoolExecutor(4) as clients:
+        list(clients.map(leave, range(4)))
     assert httpx.post(url, content="SELECT 1", headers=AUTHENTICATED, timeout=10).text == "1\n"
 
 
