@@ -130,6 +130,21 @@ async def test_one_session_from_its_opening_to_its_end(
     assert times == sorted(times)
 
 
+async def test_a_client_that_asks_and_leaves_has_its_statement_completed(
+    gateway_stack: Stack, reader: Reader
+) -> None:
+    """As against the server: what was said before a Terminate is done, whoever still listens."""
+    client = WireClient.signed_in(gateway_stack, "bob", application_name="leaves")
+    asked = "create table left_behind as select 7 as a where pg_sleep(0.5) is not null"
+    client.send(pg.query(asked), pg.TERMINATE, pg.query("drop table left_behind"))
+    client.socket.close()
+    story = await reader.told("leaves")
+    assert story.ends() == {"connect shop": [("completed", "")], asked: [("completed", "")]}
+    with gateway_stack.direct() as direct:
+        assert direct.execute("select a from left_behind").fetchall() == [(7,)]
+        direct.execute("drop table left_behind")
+
+
 async def test_what_was_asked_and_answered_is_kept_whole(
     gateway_stack: Stack, reader: Reader
 ) -> None:
