@@ -160,37 +160,32 @@ def notifications(data: bytes, classification: Classification, found: Found) -> 
             raise CodecError("not whole NotificationResponses")
         (length,) = _LENGTH.unpack_from(data, at + 1)
         end = at + 1 + length
-        texts = data[at + 9 : end].split(b"\0")
-        if length < 10 or end > len(data) or len(texts) != 3 or texts[2]:
+        if length < 10 or end > len(data):
             raise CodecError("not whole NotificationResponses")
-        channel, payload = (text.decode(errors="backslashreplace") for text in texts[:2])
         # Triggers send whole rows as payload.
-        if classification.near(payload):
-            found.add("classified")
-            payload = masks.HIDDEN
-        out.append(
-            b'{"channel":%s,"payload":%s}'
-            % (dumps(scrubbed(channel, found)), dumps(scrubbed(payload, found)))
-        )
+        said = _pair(data[at + 9 : end], classification, found)
+        out.append(b'{"channel":%s,"payload":%s}' % said)
         at = end
     return b"[" + b",".join(out) + b"]"
 
 
 def _setting(data: bytes, classification: Classification, found: Found) -> bytes:
     """A ParameterStatus, whose value may be any text that a function has read."""
-    texts = data[5:].split(b"\0")
     if len(data) < 7 or int.from_bytes(data[1:5], "big") != len(data) - 1:
         raise CodecError("not a whole ParameterStatus")
+    return b'{"setting":%s,"value":%s}' % _pair(data[5:], classification, found)
+
+
+def _pair(data: bytes, classification: Classification, found: Found) -> tuple[bytes, bytes]:
+    """A name and a free text, each zero-terminated, masked and in JSON."""
+    texts = data.split(b"\0")
     if len(texts) != 3 or texts[2]:
-        raise CodecError("not a whole ParameterStatus")
-    name, value = (text.decode(errors="backslashreplace") for text in texts[:2])
-    if classification.near(value):
+        raise CodecError("not two zero-terminated texts")
+    name, free = (text.decode(errors="backslashreplace") for text in texts[:2])
+    if classification.near(free):
         found.add("classified")
-        value = masks.HIDDEN
-    return b'{"setting":%s,"value":%s}' % (
-        dumps(scrubbed(name, found)),
-        dumps(scrubbed(value, found)),
-    )
+        free = masks.HIDDEN
+    return dumps(scrubbed(name, found)), dumps(scrubbed(free, found))
 
 
 def _report(data: bytes, classification: Classification, found: Found) -> bytes:

@@ -360,9 +360,9 @@ class Answering:
                     name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
                 )
                 # A function can put whatever it reads into a setting.
-                self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+                self._unasked(whole)
             case "A":
-                self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+                self._unasked(whole)
             case "t" | "c":
                 pass
             case _:
@@ -455,7 +455,7 @@ class Answering:
                 self.running += 1
                 self.complete(run, "failed", error=fields)
             else:
-                self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+                self._unasked(whole)
             return whole
         run = head.runs[0] if head.runs else head.run
         if run is not None and run.refusal and run.token in whole:
@@ -466,7 +466,7 @@ class Answering:
             self.complete(run, outcome, error=fields)
         else:
             # A Describe or Close, after the last statement of its segment or without one.
-            self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+            self._unasked(whole)
         if head.kind is Expect.QUERY:
             for skipped in head.runs:
                 self.complete(skipped, "failed")
@@ -485,11 +485,15 @@ class Answering:
         for run in (*expectation.runs, *((expectation.run,) if expectation.run else ())):
             self.complete(run, "failed")
 
+    def _unasked(self, whole: bytes) -> None:
+        """Record a message that is part of no statement's record."""
+        self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+
     def _notice(self, whole: bytes) -> None:
         head = self._head()
         run = None if head is None else head.runs[0] if head.runs else head.run
         if run is None or run.completed:
-            self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+            self._unasked(whole)
         elif len(run.notices) < _NOTICES and run.notice_bytes < _NOTICE_BYTES:
             run.notice_bytes += len(whole)
             self._noticed.append((run, whole))
@@ -499,7 +503,7 @@ class Answering:
         else:
             if run.notices[-1] != _FURTHER:
                 run.notices.append(_FURTHER)
-            self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, whole))
+            self._unasked(whole)
 
     def complete(
         self, run: Run, outcome: str, tag: str = "", error: dict[str, str] | None = None
@@ -551,7 +555,7 @@ class Answering:
         for run, notice in noticed:
             if not run.completed:
                 # It leaves before the statement's end, and so before the record that holds it.
-                self.facts.append(Rows(NONE_ID, 0, "notification", (), False, 0, notice))
+                self._unasked(notice)
         data, facts, runs = b"".join(self.held), self.facts, self.recorded_runs
         self.held, self.facts, self.recorded_runs = [], [], []
         if facts:

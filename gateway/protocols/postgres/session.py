@@ -163,7 +163,10 @@ class Session:
 
     def _from_client(self, data: bytes) -> None:
         self._bytes_in += len(data)
-        for kind, whole in () if self._goodbye else self._splitter.feed(data):
+        if self._goodbye:
+            # Nothing is behind a Terminate.
+            return
+        for kind, whole in self._splitter.feed(data):
             if self._backlog or (not self._discarding and self._asking.must_wait(kind, whole)):
                 self._backlog.append((kind, whole))
                 self._backlog_bytes += len(whole)
@@ -172,7 +175,6 @@ class Session:
                 if self._over:
                     return
             if kind == _X:
-                # Nothing is behind a Terminate.
                 self._goodbye = True
                 break
         self._asking.flush_copied()

@@ -25,7 +25,8 @@ from cli import psql
 from infra.devstack.plan import Options
 from infra.devstack.shop import Size
 from tests.conftest import running
-from tests.gateway.protocols.postgres.fuzzing import SESSIONS, messages
+from tests.gateway.protocols.postgres import messages as pg
+from tests.gateway.protocols.postgres.fuzzing import SESSIONS
 
 SCRIPT = """
 create temp table t (a int, b text);
@@ -49,6 +50,7 @@ class Relay:
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
         self.said = bytearray()
+        self.over = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -67,14 +69,15 @@ class Relay:
             move(reader, upstream, self.said), move(upstream_reader, writer, None),
             return_exceptions=True,
         )  # fmt: skip
+        self.over.set()
 
 
 def after_sign_in(said: bytes) -> bytes:
     """Without what is private or no message: requests for TLS, the startup packet, passwords."""
-    while said[4:8] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):
+    while said[:8] in (pg.SSL_REQUEST, pg.GSSENC_REQUEST):
         said = said[8:]
     said = said[int.from_bytes(said[:4], "big") :]
-    return b"".join(message for message in messages(said) if message[:1] != b"p")
+    return b"".join(message for message in pg.split(said) if message[:1] != b"p")
 
 
 async def with_psql(arguments: dict[str, Any]) -> None:
@@ -170,10 +173,12 @@ async def record(conninfo: str) -> None:
         port = server.sockets[0].getsockname()[1]
         chosen = {key: direct[key] for key in ("user", "password", "dbname")}
         await work({**chosen, "host": "127.0.0.1", "port": port})
+        # What a client says last, its Terminate, may come after it has gone.
+        await relay.over.wait()
         server.close()
         kept = after_sign_in(bytes(relay.said))
         (SESSIONS / f"{name}.bin").write_bytes(kept)
-        print(f"{name}: {len(messages(kept))} messages")
+        print(f"{name}: {len(pg.split(kept))} messages")
 
 
 def main() -> None:

@@ -127,15 +127,26 @@ class Rig:
     def finish(self) -> None:
         """The client leaves; nothing may be left open."""
         self.settle()
-        if not self.closed:
-            self.give(Closed(CLIENT))
-        self.settle()
-        if not self.closed:
-            # It said goodbye, and the target had yet to come to that.
-            self.give(Closed(TARGET))
-        self.settle()
+        # A target ends the session of a client that said goodbye, once it has come to that.
+        for side in (CLIENT, TARGET):
+            if not self.closed:
+                self.give(Closed(side))
+            self.settle()
         assert self.closed
         self._check_ends()
+
+    def endure(self, pieces: Iterable[bytes]) -> None:
+        """A client says garbage until it is cut off, and leaves."""
+        try:
+            for piece in pieces:
+                if self.closed:
+                    break
+                self.say(piece)
+                self.step(cut=True)
+            self.finish()
+        except UnicodeDecodeError:
+            # The small server reads UTF-8 only, where PostgreSQL has an error of its own.
+            return
 
     def corrupt(self) -> None:
         """Change some bytes of what the target has said and nobody has read yet."""
