@@ -25,6 +25,7 @@ HOT = [
     "gateway/protocols/postgres/asking.py",
     "gateway/protocols/postgres/names.py",
     "gateway/protocols/postgres/pipeline.py",
+    "gateway/protocols/postgres/portals.py",
     "gateway/protocols/postgres/requests.py",
     "gateway/protocols/postgres/session.py",
     "gateway/protocols/postgres/wire.py",

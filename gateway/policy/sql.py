@@ -22,9 +22,17 @@ _RELATION: Final = re.compile(rf'[{{,](?:"schemaname":{_STRING},)?"relname":{_ST
 # Parsing holds up every session: about a second for a million of these.
 _PARTS: Final = re.compile(r"[,(]|[-+*/|](?![-+*/|])")
 _MOST_PARTS: Final = 500_000
-_CURSOR: Final = re.compile(rf'\{{"stmt":\{{"DeclareCursorStmt":\{{"portalname":{_STRING}')
+_CURSOR: Final = re.compile(
+    rf'\{{"stmt":\{{"(?:DeclareCursor|Fetch|ClosePortal)Stmt":\{{(?:"direction":"\w+",)?'
+    rf'(?:"howMany":-?\d+,)?"portalname":{_STRING}(?:,"options":(\d+))?'
+)
+_HOLD: Final = 0x20
+"""CURSOR_OPT_HOLD."""
 _PREPARED: Final = re.compile(
-    rf'\{{"stmt":\{{"(?:Prepare|Execute|Deallocate)Stmt":\{{"name":{_STRING}'
+    rf'(?:\{{"stmt":\{{"(?:Prepare|Deallocate)Stmt"|[{{,]"ExecuteStmt"):\{{"name":{_STRING}'
+)
+_TRANSACTION: Final = re.compile(
+    rf'\{{"stmt":\{{"TransactionStmt":\{{"kind":"TRANS_STMT_(\w+)"(?:,"savepoint_name":{_STRING})?'
 )
 _FORGETTING: Final = re.compile(
     r'\{"stmt":\{"(?:DeallocateStmt":\{"isall":true|DiscardStmt":\{"target":"DISCARD_ALL")'
@@ -132,6 +140,10 @@ class Statement(msgspec.Struct, frozen=True):
     running it may change how the next text is read; `restores_settings`: it may end a
     transaction in which that was changed.
 
+    `prepared_name` is what a PREPARE makes, an EXECUTE runs or a DEALLOCATE forgets, `cursor_name`
+    what a DECLARE makes (`holds_cursor`: WITH HOLD), a FETCH or MOVE reads or a CLOSE closes: empty
+    for all of them. `transaction` is what it does to a transaction, if that is what it does.
+
     An unparseable statement has the parser's message in `error` and the character where it
     occurred, from 1, in `position`; the client gets them under `sqlstate`, as the server itself
     would have said it.
@@ -145,6 +157,9 @@ class Statement(msgspec.Struct, frozen=True):
     offset: int = 0
     prepared_name: str = ""
     cursor_name: str = ""
+    holds_cursor: bool = False
+    transaction: str = ""
+    savepoint: str = ""
     forgets_all: bool = False
     changes_settings: bool = False
     restores_settings: bool = False
@@ -265,6 +280,7 @@ def _single(text: str, tree: str, offset: int = 0) -> Statement:
     if kind == "copy_to" and "copy_from" in kinds:
         kind = "copy_from"
     prepared, cursor = _PREPARED.search(tree), _CURSOR.search(tree)
+    step = _TRANSACTION.search(tree)
     return Statement(
         text,
         redact(text, kinds),
@@ -274,6 +290,9 @@ def _single(text: str, tree: str, offset: int = 0) -> Statement:
         offset=offset,
         prepared_name=_text(prepared.group(1)) if prepared else "",
         cursor_name=_text(cursor.group(1)) if cursor else "",
+        holds_cursor=bool(cursor and int(cursor.group(2) or 0) & _HOLD),
+        transaction=step.group(1) if step else "",
+        savepoint=_text(step.group(2) or "") if step else "",
         forgets_all=_FORGETTING.search(tree) is not None,
         changes_settings=bool(kinds & _SETTING) or _SETTERS.search(tree) is not None,
         restores_settings=_RESTORING.search(tree) is not None,

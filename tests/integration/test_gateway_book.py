@@ -202,6 +202,64 @@ async def test_each_execution_of_a_prepared_statement(gateway_stack: Stack, read
     assert story.ends()[text] == [("completed", "")] * 4
 
 
+async def test_fetches_and_executes_are_tied_to_what_they_run(
+    gateway_stack: Stack, reader: Reader
+) -> None:
+    with WireClient.signed_in(gateway_stack, "bob", application_name="tied") as client:
+        for text in (
+            "begin",
+            "declare C cursor for select id, ssn from customers order by id",
+            "fetch 2 from c",
+            "savepoint s",
+            "declare d cursor with hold for select 2",
+            "rollback to s",
+            "fetch from d",
+        ):
+            client.ask(pg.query(text))
+        client.ask(pg.query("rollback to s"))
+        told = client.ask(pg.describe_portal("c"), pg.execute("c", 1), pg.SYNC)
+        assert pg.kinds(b"".join(told)) == "TDsZ"
+        client.ask(pg.query("rollback"))
+        client.ask(pg.query("begin; declare H cursor with hold for select 3; commit"))
+        client.ask(pg.query("fetch all in h; move backward all in h"))
+        client.ask(pg.query("prepare P as select count(*) from orders"))
+        client.ask(pg.query("execute p; deallocate p"))
+        client.ask(pg.query("close all"))
+        (failed, _) = client.ask(pg.query("fetch h"))
+        assert pg.fields(failed)["C"] == "34000"
+        client.send(pg.TERMINATE)
+    story = await reader.told("tied")
+    asked = [
+        (entry.original.statement, entry.event)
+        for entry in story.of(Requested)
+        if isinstance(entry.event, Requested) and isinstance(entry.original, RequestedOriginal)
+    ]
+    ids = {event.statement_id: text for text, event in asked}
+    tied = [
+        (text.strip(), ids.get(event.prepared_id), event.relations)
+        for text, event in asked
+        if {"fetch", "execute"} & set(event.kinds)
+    ]
+    first, held, prepared = (
+        next(text for text in ids.values() if name in text)
+        for name in ("declare C", "declare H", "prepare P")
+    )
+    assert tied == [
+        ("fetch 2 from c", first, ["customers"]),
+        ("fetch from d", None, []),
+        (first, first, ["customers"]),
+        ("fetch all in h", held, []),
+        ("move backward all in h", held, []),
+        ("execute p", prepared, ["orders"]),
+        ("fetch h", None, []),
+    ]
+    assert all(
+        isinstance(entry.original, RespondedOriginal) and entry.original.classified
+        for entry in story.statement("fetch 2 from c")
+        if isinstance(entry.event, Responded)
+    )
+
+
 async def test_refused_failed_and_cancelled_statements(
     gateway_stack: Stack, reader: Reader
 ) -> None:

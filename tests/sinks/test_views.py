@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 QUERIES = [
     "started_at", "actor", "groups", "agent", "client_ip", "application", "target", "session_id",
     "statement_id", "statement", "decision", "policies", "outcome", "error_code", "rows", "bytes",
-    "duration_ms", "gateway",
+    "duration_ms", "gateway", "prepared_id",
 ]  # fmt: skip
 SESSIONS = [
     "session_id", "actor", "groups", "agent", "client_ip", "application", "target", "gateway",
@@ -64,6 +64,7 @@ def test_a_completed_statement(write: Write, ask: Ask) -> None:
         "bytes": 99,
         "duration_ms": 1.5,
         "gateway": "gateway-1",
+        "prepared_id": UUID(int=0),
     }
 
 

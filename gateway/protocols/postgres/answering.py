@@ -41,7 +41,7 @@ class Answering:
     Each is attributed to the head of `expected`. Bytes for the client gather in `held`, what is
     to be recorded of them in `facts`; `release` makes them one Held in `inbox`, where it waits
     for its receipt. `commands` and `waiting` are the session's; `boundary` learns that all up to
-    a Sync or Query is answered, and whether no transaction is open then.
+    a Sync or Query is answered, whether no transaction is open then, and whether one failed.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Answering:
         catalog: Callable[[], CatalogView],
         next_ticket: Callable[[], int],
         waiting: dict[int, Item | Held],
-        boundary: Callable[[bool], None],
+        boundary: Callable[[bool, bool], None],
         chunk_bytes: int,
     ) -> None:
         self._language = language
@@ -63,6 +63,7 @@ class Answering:
         self._largest = max(4 * chunk_bytes, 1 << 20)
         self._skipping = False
         self._copying = False
+        self._failed = False  # since the target was ready
         self._unread = False  # a text let through that we cannot read may be many statements
         self._stream = bytearray()
         self._fragment_left = 0
@@ -383,7 +384,7 @@ class Answering:
     def _while_copying(self, expectation: Expectation) -> None:
         """What a client sends into a COPY: the target ignores a Sync, and takes nothing else."""
         if expectation.kind is Expect.SYNC:
-            self._boundary(False)
+            self._boundary(False, False)
         elif expectation.kind is Expect.COPY_END:
             self._copying = False
         else:
@@ -436,13 +437,15 @@ class Answering:
         self.transaction = whole[5]
         self._uncommitted = None
         self._copying = False
-        self._boundary(self.transaction == ord("I"))
+        failed, self._failed = self._failed, False
+        self._boundary(self.transaction == ord("I"), failed)
         if self._head() is None:
             self.clean = True
 
     def _error(self, whole: bytes) -> bytes:
         """Attribute an ErrorResponse; returns what the client gets."""
         self._copying = False
+        self._failed = True
         fields = wire.fields(whole[5:])
         if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
             self.said_fatal = True
@@ -481,7 +484,7 @@ class Answering:
         """The target ignores this message: an earlier one failed."""
         expectation.drop()
         if expectation.kind is Expect.QUERY:
-            self._boundary(False)
+            self._boundary(False, False)
         for run in (*expectation.runs, *((expectation.run,) if expectation.run else ())):
             self.complete(run, "failed")
 
@@ -514,7 +517,7 @@ class Answering:
         self.running -= bool(run.started_ns)
         if run.change is not None:
             if outcome == "completed":
-                run.change.settle()
+                run.change.settle(tag)
             else:
                 run.change.drop()
         self._rows_fact(run)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
+
+import msgspec
 
 from gateway.machine import (
     Ask,
@@ -19,7 +22,7 @@ from gateway.machine import (
 from gateway.policy import sql
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import pipeline, requests, wire
-from gateway.protocols.postgres.names import Change, Names
+from gateway.protocols.postgres.names import Effect, Names, Together
 from gateway.protocols.postgres.pipeline import (
     Expect,
     Expectation,
@@ -30,12 +33,18 @@ from gateway.protocols.postgres.pipeline import (
     Prepared,
     Run,
 )
+from gateway.protocols.postgres.portals import Portals
 from gateway.protocols.postgres.requests import Language
 from gateway.protocols.postgres.wire import ProtocolViolation
 from schemas.events import NONE_ID
 
 # Statements whose relations their text does not name.
 _INDIRECT: Final = frozenset({"execute", "fetch", "call", "do", sql.FUNCTION_CALL, sql.UNPARSEABLE})
+# Statements of those that name one that was judged before.
+_NAMING: Final = frozenset({"execute", "fetch"})
+_MAY_NAME: Final = re.compile(rb"execute|fetch|move", re.IGNORECASE)
+# They may open and close cursors that we know by name.
+_UNSEEN: Final = frozenset({"call", "do", sql.FUNCTION_CALL})
 
 
 class Asking:
@@ -74,7 +83,7 @@ class Asking:
         self.outbox: deque[Item] = deque()
         self.outbox_bytes = 0
         self.statements: Names[Prepared] = Names()
-        self.portals: Names[Portal] = Names()
+        self.portals = Portals()
         self.open_segments = 0
         self.statements_seen = 0
         self.terminating = False
@@ -92,12 +101,12 @@ class Asking:
         if not self.open_segments:
             return False
         match chr(kind):
-            case "Q":
-                return requests.ambiguous(whole[5:])
-            case "P":
-                return requests.ambiguous(requests.read_parse(whole[5:])[1])
+            case "Q" | "P":
+                text = whole[5:] if kind == ord("Q") else requests.read_parse(whole[5:])[1]
+                return requests.ambiguous(text) or _MAY_NAME.search(text) is not None
             case "B":
-                return self._uncertain(self.statements, requests.bound_names(whole[5:])[1])
+                name = requests.bound_names(whole[5:])[1]
+                return self._uncertain(self.statements, name) or self._naming(name)
             case "E":
                 return self._uncertain(self.portals, wire.Reader(whole[5:]).cstring())
             case "D":
@@ -110,6 +119,11 @@ class Asking:
             # A statement stays; a portal may go with the transaction that an open segment ends.
             return names is self.portals
         return not here
+
+    def _naming(self, name: bytes) -> bool:
+        """Whether that prepared statement executes or fetches from what another one made."""
+        prepared = self.statements.get(name)
+        return prepared is not None and bool(prepared.statement.kinds & _NAMING)
 
     def _names(self, whole: bytes) -> Names[Any]:
         """What a Describe or Close speaks of."""
@@ -171,42 +185,48 @@ class Asking:
         runs = [Run(self._new_id(), statement, portal) for statement in statements]
         expectation.runs = list(runs)
         self._ask([part], runs, dict.fromkeys(runs, part), "execute")
-        for run in runs:
-            run.change = self._change(run.statement)
         self._segment_ends()
 
     def _segment_ends(self) -> None:
         self.open_segments += 1
         self.segment_skipped()
 
-    def segment_answered(self, transaction_ended: bool = False) -> None:
+    def segment_answered(self, transaction_ended: bool = False, failed: bool = False) -> None:
         """The target is ready: everything up to a Sync or Query has its answer."""
         self.open_segments -= 1
         if transaction_ended:
-            # Portals live no longer than their transaction.
-            self.portals.forget_settled()
+            self.portals.ended(committed=not failed)
 
     def segment_skipped(self) -> None:
         """A Sync was taken here that the target will not see."""
         self._segment_number += 1
         self._unsettled = self._restored = False
 
-    def _change(self, statement: Statement) -> Change[Any] | None:
-        """PREPARE, DEALLOCATE, DISCARD and DECLARE in SQL change what Bind, EXECUTE and Execute
-        may name.
-        """
-        if statement.cursor_name:
-            # What a portal of that name was is not what the cursor is.
-            cursor = statement.cursor_name.encode()
-            return self.portals.change((cursor,), None, self._segment_number)
-        name, segment = statement.prepared_name.encode(), self._segment_number
-        if statement.kind == "prepare" and name:
-            return self.statements.change((name,), Prepared(statement, ()), segment)
-        if statement.kind == "deallocate" and name:
-            return self.statements.change((name,), None, segment)
+    def _change(self, run: Run) -> Effect | None:
+        """What running it does to the names of statements and cursors."""
+        statement, segment = run.statement, self._segment_number
+        if statement.transaction:
+            return self.portals.step(statement.transaction, statement.savepoint, segment)
         if statement.forgets_all:
             # The unnamed statement stays.
-            return self.statements.change(filter(None, self.statements), None, segment)
+            forgotten = self.statements.change(filter(None, self.statements), None, segment)
+            if statement.kind == "deallocate":
+                return forgotten
+            return Together(forgotten, self.portals.change(list(self.portals), None, segment))
+        if statement.kinds & _UNSEEN:
+            return self.portals.change(self.portals.declared(), None, segment)
+        name, cursor = statement.prepared_name.encode(), statement.cursor_name.encode()
+        match statement.kind:
+            case "prepare":
+                return self.statements.change((name,), _executed(run, "execute"), segment)
+            case "deallocate":
+                return self.statements.change((name,), None, segment)
+            case "declare":
+                fetched = Portal(_executed(run, "fetch"), (), (), True, statement.holds_cursor)
+                return self.portals.change((cursor,), fetched, segment)
+            case "close":
+                names = (cursor,) if cursor else list(self.portals)
+                return self.portals.change(names, None, segment)
         return None
 
     def _add(self, part: Part) -> None:
@@ -278,7 +298,6 @@ class Asking:
         self._segment(run, parsed or bound or part)
         if parsed is not None:
             prepared.statement_id = run.statement_id
-        run.change = self._change(run.statement)
         self._unsettled = self._unsettled or run.statement.changes_settings
         self._restored = self._restored or run.statement.restores_settings
 
@@ -342,24 +361,28 @@ class Asking:
     ) -> None:
         item = Item(self._next_ticket(), parts, runs)
         item.poisoned = refusals
-        asked = tuple(
-            self._request(run, "prepare" if index < prepares else action)
-            for index, run in enumerate(runs)
-        )
+        asked = []
+        for index, run in enumerate(runs):
+            asked.append(self._request(run, "prepare" if index < prepares else action))
+            if index >= prepares:
+                # Before the next one is judged, which may fetch from the cursor it declares.
+                run.change = self._change(run)
         self.statements_seen += len(runs) - prepares
         self._enqueue(item)
-        self.commands.append(Ask(item.ticket, asked))
+        self.commands.append(Ask(item.ticket, tuple(asked)))
 
     def _request(self, run: Run, action: str) -> Request:
         statement = run.statement
         kinds, relations = statement.kinds, statement.relations
-        if statement.kind == "execute":
-            # EXECUTE does what its PREPARE said.
-            inner = self.statements.get(statement.prepared_name.encode())
-            if inner is not None:
-                kinds = kinds | inner.statement.kinds
-                relations = inner.statement.relations
-        run.classified = self._reads_classified(kinds, relations)
+        named = self._named(statement)
+        if named is not None:
+            # It does what that one's PREPARE or DECLARE said.
+            kinds = kinds | named.statement.kinds
+            relations = tuple(sorted({*relations, *named.statement.relations}))
+        indirect = kinds & _INDIRECT
+        if named is not None or not (statement.prepared_name or statement.cursor_name):
+            indirect -= _NAMING
+        run.classified = self._reads_classified(indirect, relations)
         portal = run.portal
         parameters = portal.parameters if portal is not None else ()
         size = len(statement.recorded) + sum(len(value or b"") for _, _, value in parameters)
@@ -379,15 +402,24 @@ class Asking:
             relations=relations,
             statement=statement.recorded,
             parameters=parameters,
-            prepared_id=portal.prepared.statement_id if portal is not None else NONE_ID,
+            prepared_id=_prepared_id(named, portal),
             refusal=statement.error,
         )
 
-    def _reads_classified(self, kinds: frozenset[str], relations: tuple[str, ...]) -> bool:
+    def _named(self, statement: Statement) -> Prepared | None:
+        """What an EXECUTE or FETCH in SQL runs, where we know it."""
+        if not statement.kinds & _NAMING:
+            return None
+        if statement.prepared_name:
+            return self.statements.get(statement.prepared_name.encode())
+        portal = self.portals.get(statement.cursor_name.encode())
+        return None if portal is None else portal.prepared
+
+    def _reads_classified(self, indirect: frozenset[str], relations: tuple[str, ...]) -> bool:
         known = self._catalog().classified
         if not known:
             return False
-        if kinds & _INDIRECT:
+        if indirect:
             return True
         return any(name in known or name.rpartition(".")[2] in known for name in relations)
 
@@ -446,6 +478,30 @@ class Asking:
         self._parts, self._parts_bytes = [], 0
         self._fresh.clear()
         self._bound.clear()
+
+
+def _executed(run: Run, kind: str) -> Prepared:
+    """What a PREPARE or DECLARE made, as others will run it: a statement of that kind."""
+    statement = run.statement
+    executed = Prepared(
+        msgspec.structs.replace(
+            statement,
+            kind=kind,
+            kinds=statement.kinds | {kind},
+            prepared_name="",
+            cursor_name="",
+        ),
+        (),
+    )
+    executed.statement_id = run.statement_id
+    return executed
+
+
+def _prepared_id(named: Prepared | None, portal: Portal | None) -> bytes:
+    """The record that says what runs: of the PREPARE or DECLARE, or else of the Parse."""
+    if named is not None and named.statement_id != NONE_ID:
+        return named.statement_id
+    return portal.prepared.statement_id if portal is not None else NONE_ID
 
 
 def _in_ascii(name: bytes) -> None:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
 _SIGNIFICANT: Final = 63
 """PostgreSQL tells names apart by their first NAMEDATALEN - 1 bytes."""
+
+
+class Effect(Protocol):
+    """What a message or a statement on its way does to names, if the target accepts it."""
+
+    def settle(self, tag: str = "") -> None:
+        """The target did it, and said so in this command tag."""
+        ...
+
+    def drop(self) -> None:
+        """The target refused or skipped it: the names mean what they meant without it."""
+        ...
 
 
 class Change(Generic[T]):
@@ -22,13 +34,30 @@ class Change(Generic[T]):
         self.value = value
         self.segment = segment
 
-    def settle(self) -> None:
-        """The target did it."""
+    def settle(self, tag: str = "") -> None:
+        """See Effect."""
         self._names.settle(self)
 
     def drop(self) -> None:
-        """The target refused or skipped it: the names mean what they meant without it."""
+        """See Effect."""
         self._names.drop(self)
+
+
+class Together:
+    """What one statement does to names of several kinds. See Effect."""
+
+    def __init__(self, *effects: Effect) -> None:
+        self._effects = effects
+
+    def settle(self, tag: str = "") -> None:
+        """The target did it."""
+        for effect in self._effects:
+            effect.settle(tag)
+
+    def drop(self) -> None:
+        """The target refused or skipped it."""
+        for effect in self._effects:
+            effect.drop()
 
 
 class Names(Generic[T]):
@@ -94,7 +123,10 @@ class Names(Generic[T]):
             if not pending:
                 del self._pending[key]
 
-    def forget_settled(self) -> None:
-        """All that the target has confirmed is gone: portals, at the end of a transaction."""
-        if self._settled:
-            self._settled.clear()
+    def settled(self, key: bytes) -> T | None:
+        """What the name means by what the target has confirmed."""
+        return self._settled.get(key)
+
+    def unsettle(self, key: bytes) -> None:
+        """What the target had confirmed is gone."""
+        self._settled.pop(key, None)

@@ -10,7 +10,7 @@ import msgspec
 from gateway.machine import Decision
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import wire
-from gateway.protocols.postgres.names import Change
+from gateway.protocols.postgres.names import Effect
 from gateway.protocols.postgres.wire import Reader, message
 
 # What a message and a statement cost while they are on their way, beside their own bytes.
@@ -47,17 +47,24 @@ class Prepared:
 
 
 class Portal:
-    """A bound statement. `formats` are the result formats its Bind asked for."""
+    """A bound statement. `formats` are the result formats its Bind asked for.
 
-    __slots__ = ("described", "formats", "parameters", "prepared")
+    `declared`: it is a cursor that SQL declared, `held` one WITH HOLD.
+    """
+
+    __slots__ = ("declared", "described", "formats", "held", "parameters", "prepared")
 
     def __init__(
         self,
         prepared: Prepared,
         parameters: tuple[tuple[int, int, bytes | None], ...],
         formats: tuple[int, ...],
+        declared: bool = False,
+        held: bool = False,
     ) -> None:
         self.prepared = prepared
+        self.declared = declared
+        self.held = held
         self.parameters = parameters
         self.formats = formats
         self.described: bytes | None = None
@@ -66,8 +73,7 @@ class Portal:
 class Run:
     """One execution of one statement (or a Parse alone): one Requested, one Completed.
 
-    `change` is what executing it does to the names of prepared statements (PREPARE, DEALLOCATE,
-    DISCARD ALL).
+    `change` is what executing it does to the names of prepared statements and cursors.
     """
 
     __slots__ = (
@@ -113,7 +119,7 @@ class Run:
         self.pending: list[bytes] = []
         self.pending_bytes = 0
         self.pending_rows = 0
-        self.change: Change[Prepared] | None = None
+        self.change: Effect | None = None
         self.refusal = b""
         self.token = b""
 
@@ -151,7 +157,7 @@ class Expectation:
         self.completes = completes
         self.runs: list[Run] = []
         self.target: Prepared | Portal | None = None
-        self.change: Change[Prepared] | Change[Portal] | None = None
+        self.change: Effect | None = None
 
     def drop(self) -> None:
         """The target refused or skipped this message: it changes no name."""

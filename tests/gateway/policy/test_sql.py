@@ -189,6 +189,8 @@ def test_relations(text: str, relations: tuple[str, ...]) -> None:
         ("discard plans", "", False),
         ("select 'discard all'", "", False),
         ("prepare p as select 'DISCARD_ALL'", "p", False),
+        ("explain analyze execute P(1)", "p", False),
+        ("create table t as execute p", "p", False),
     ],
 )
 def test_names_of_prepared_statements(text: str, name: str, forgets_all: bool) -> None:
@@ -411,5 +413,38 @@ def test_a_text_whose_parsing_would_hold_up_everybody_is_refused(part: str) -> N
     assert (refused.kind, refused.sqlstate) == ("unparseable", "54001")
 
 
-def test_a_cursor_is_named() -> None:
-    assert one('declare "C" cursor for select 1').cursor_name == "C"
+@pytest.mark.parametrize(
+    ("text", "name", "holds"),
+    [
+        ('declare "C" cursor for select 1', "C", False),
+        ("declare C binary insensitive cursor without hold for select 1", "c", False),
+        ("declare C scroll cursor with hold for select 1", "c", True),
+        ("fetch C", "c", False),
+        ("fetch absolute -3 from c", "c", False),
+        ("fetch backward all in c", "c", False),
+        ('move relative 32 from "q""{x"', 'q"{x', False),
+        ("close c", "c", False),
+        ("close all", "", False),
+        ('select \'{"stmt":{"FetchStmt":{"portalname":"c"\'', "", False),
+    ],
+)
+def test_a_cursor_is_named(text: str, name: str, holds: bool) -> None:
+    assert (one(text).cursor_name, one(text).holds_cursor) == (name, holds)
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "savepoint"),
+    [
+        ("begin isolation level serializable", "BEGIN", ""),
+        ("end", "COMMIT", ""),
+        ("abort", "ROLLBACK", ""),
+        ("rollback and chain", "ROLLBACK", ""),
+        ("prepare transaction 'x'", "PREPARE", ""),
+        ("savepoint S", "SAVEPOINT", "s"),
+        ('release savepoint "S"', "RELEASE", "S"),
+        ("rollback to s", "ROLLBACK_TO", "s"),
+        ("select 1", "", ""),
+    ],
+)
+def test_a_step_of_a_transaction(text: str, step: str, savepoint: str) -> None:
+    assert (one(text).transaction, one(text).savepoint) == (step, savepoint)

@@ -12,6 +12,7 @@ from tests.gateway.protocols.postgres.dialogue import (
     DENY,
     TARGET,
     Dialogue,
+    ident,
     outcomes,
     requests,
     sent,
@@ -217,7 +218,8 @@ def test_a_statement_prepared_in_sql_can_be_bound(how: object) -> None:
     how(talk, "prepare s as select * from customers", "PREPARE")
     (asking,) = requests(talk.client(run("s")))
     assert asking.statement == "prepare s as select * from customers"
-    assert asking.kinds == {"prepare", "select"}
+    assert (asking.kind, asking.kinds) == ("execute", {"execute", "prepare", "select"})
+    assert asking.prepared_id == ident(2)
     assert asking.relations == ("customers",)
 
 
@@ -288,6 +290,17 @@ def test_execute_does_what_its_prepare_said() -> None:
     (asking,) = requests(talk.client(pg.query("execute s")))
     assert asking.kinds == {"execute", "prepare", "delete"}
     assert asking.relations == ("t",)
+    assert asking.prepared_id == ident(2)
+
+
+@pytest.mark.parametrize("text", ["explain analyze execute s", "create table n as execute s"])
+def test_an_execute_inside_another_statement_is_one(text: str) -> None:
+    talk = signed_in()
+    query(talk, "prepare s as delete from t", "PREPARE")
+    (asking,) = requests(talk.client(pg.query(text)))
+    assert asking.kinds >= {"execute", "prepare", "delete"}
+    assert "t" in asking.relations
+    assert asking.prepared_id == ident(2)
 
 
 def test_the_unnamed_statement_survives_deallocate_all() -> None:
@@ -367,4 +380,5 @@ def test_a_cursor_takes_the_name_of_a_portal() -> None:
         talk.allow(talk.client(pg.query(text)))
         talk.record(talk.target(pg.done(tag), pg.ready("T")))
     (request,) = requests(talk.client(pg.execute("p"), pg.SYNC))
-    assert request.refusal
+    assert request.statement == cursor[0]
+    assert request.relations == ("customers",)
