@@ -19,6 +19,8 @@ HOT = [
     "schemas/codec.py",
     "schemas/ids.py",
     "schemas/sealing.py",
+    "schemas/statements.py",
+    "gateway/driver.py",
     "gateway/policy/sql.py",
     "gateway/recorder.py",
     "gateway/protocols/postgres/answering.py",

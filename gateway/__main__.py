@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import resource
@@ -24,6 +25,7 @@ from schemas.settings import Settings, SettingsError, load
 log = structlog.get_logger("gateway")
 
 _DRAIN_S = 5.0
+_COLLECT_AFTER = 20_000
 
 
 def _announce(settings: Settings, postgres_port: int, metrics_port: int) -> None:
@@ -92,6 +94,9 @@ def main() -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
     _raise_file_limit()
+    # What start-up made stays; what a statement makes is freed by its reference count.
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
     try:
         settings = load(arguments.config)
         uvloop.run(serve(settings))

@@ -46,6 +46,7 @@ from gateway.machine import (
     TargetConnected,
     TargetUnreachable,
     TlsStarted,
+    Verdict,
 )
 from gateway.machine import NotDurable as NotDurableInput
 from gateway.machine import Refused as RefusedInput
@@ -122,6 +123,8 @@ class Connection(asyncio.Protocol):
         secret = node.sessions.add(self)
         self._application = ""
         self._closed = False
+        self._opened = False
+        self._unrecorded_high = node.settings.gateway.journal.session_max_bytes
         self._machine = PostgresMachine(
             Surroundings(
                 door=Door(tls is not None, cleartext, frozenset(node.targets)),
@@ -232,15 +235,19 @@ class Connection(asyncio.Protocol):
         self._balance()
 
     def _perform(self, command: Command) -> None:
+        if isinstance(command, Send):
+            transport = self._transports.get(command.side)
+            if transport is not None and not transport.is_closing():
+                transport.write(command.data)
+        elif isinstance(command, Ask):
+            self._ask(command)
+        elif isinstance(command, Record):
+            self._record(command)
+        else:
+            self._perform_rare(command)
+
+    def _perform_rare(self, command: Command) -> None:
         match command:
-            case Send(side, data):
-                transport = self._transports.get(side)
-                if transport is not None and not transport.is_closing():
-                    transport.write(data)
-            case Ask():
-                self._ask(command)
-            case Record():
-                self._record(command)
             case StartTls():
                 self._spawn(self._start_tls())
             case Authenticate():
@@ -261,14 +268,15 @@ class Connection(asyncio.Protocol):
         session = self._machine.session
         if session is None or self._closed:
             return
-        limit = self._node.settings.gateway.journal.session_max_bytes
-        if session.unrecorded_bytes > limit:
+        unrecorded, limit = session.unrecorded_bytes, self._unrecorded_high
+        if unrecorded > limit:
             self.pause(Side.TARGET, "journal is slow")
-        elif self._paused[Side.TARGET] and session.unrecorded_bytes <= limit // 2:
+        elif self._paused[Side.TARGET] and unrecorded <= limit // 2:
             self.resume(Side.TARGET, "journal is slow")
-        if session.unsent_requests > _REQUESTS_HIGH:
+        unsent = session.unsent_requests
+        if unsent > _REQUESTS_HIGH:
             self.pause(Side.CLIENT, "requests wait")
-        elif self._paused[Side.CLIENT] and session.unsent_requests <= _REQUESTS_HIGH // 2:
+        elif self._paused[Side.CLIENT] and unsent <= _REQUESTS_HIGH // 2:
             self.resume(Side.CLIENT, "requests wait")
         if session.waiting and not self._idle_scheduled:
             self._idle_scheduled = True
@@ -307,7 +315,7 @@ class Connection(asyncio.Protocol):
                 recorder.connected_by = decision.policies
             else:
                 decision = policies.execute(principal, target, self._application, request)
-            (_ALLOWED if decision.verdict.value == "ALLOW" else _DENIED).inc()
+            (_ALLOWED if decision.verdict is Verdict.ALLOW else _DENIED).inc()
             decisions.append(decision)
             encoded += recorder.request(request, decision)
         ticket, decided = command.ticket, tuple(decisions)
@@ -326,7 +334,8 @@ class Connection(asyncio.Protocol):
             return
         encoded = [recorder.fact(fact) for fact in command.facts]
         ticket = command.ticket
-        if any(isinstance(fact, Opened) for fact in command.facts):
+        if not self._opened and any(isinstance(fact, Opened) for fact in command.facts):
+            self._opened = True
             for timer in self._timers:
                 timer.cancel()
             self._check_expiry()
@@ -347,8 +356,12 @@ class Connection(asyncio.Protocol):
             self.feed(NotDurableInput(ticket))
 
         entry = self._node.journal.append(encoded, tell)
-        if entry.tell is not None and any(not isinstance(fact, Rows) for fact in command.facts):
-            self._entries[ticket] = entry
+        if entry.tell is None:
+            return
+        for fact in command.facts:
+            if not isinstance(fact, Rows):
+                self._entries[ticket] = entry
+                return
 
     # --- tasks ---
 

@@ -70,7 +70,7 @@ class NotDurable(Exception):
 class Entry:
     """Events that become durable together, and whom to tell. `before` are its earlier parts."""
 
-    __slots__ = ("before", "deadline", "events", "size", "state", "tell")
+    __slots__ = ("before", "deadline", "events", "largest", "size", "state", "tell")
 
     def __init__(
         self,
@@ -81,7 +81,13 @@ class Entry:
         self.events = events
         self.tell = tell
         self.deadline = deadline
-        self.size = sum(len(payload) for _, payload in events)
+        size = largest = 0
+        for _, payload in events:
+            length = len(payload)
+            size += length
+            largest = max(largest, length)
+        self.size = size
+        self.largest = largest
         self.state = "queued"
         self.before: list[Entry] = []
 
@@ -184,9 +190,7 @@ class Journal:
         """
         deadline = time.monotonic() + self._settings.deadline_s
         entry = Entry(events, tell, deadline)
-        if self._bytes + entry.size > self._settings.max_bytes or any(
-            len(payload) > _LARGEST for _, payload in events
-        ):
+        if self._bytes + entry.size > self._settings.max_bytes or entry.largest > _LARGEST:
             _REJECTED.inc()
             entry.state = "withdrawn"
             if tell is not None:

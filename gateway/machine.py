@@ -11,7 +11,7 @@ those of a response only on `Recorded`, and both carry a `Receipt` that only the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 import msgspec
@@ -19,11 +19,11 @@ import msgspec
 from gateway.identity.principal import Principal
 
 
-class Side(Enum):
+class Side(IntEnum):
     """The two ends of a connection."""
 
-    CLIENT = "client"
-    TARGET = "target"
+    CLIENT = 0
+    TARGET = 1
 
 
 class Receipt:
@@ -32,7 +32,7 @@ class Receipt:
     __slots__ = ()
 
 
-class Verdict(Enum):
+class Verdict(StrEnum):
     """What the policies say. HOLD is decided in a later release and refuses until then."""
 
     ALLOW = "ALLOW"

@@ -18,26 +18,11 @@ from gateway.policy.sql import Analyser
 from gateway.recorder import Clock
 from gateway.sessions import Sessions
 from schemas import codec, topics
-from schemas.ids import uuid7
+from schemas.ids import Ids
 from schemas.sealing import KEY_BYTES, Recipients, Sealer, SealingError
 from schemas.settings import Settings, SettingsError, Target
 
 log = structlog.get_logger("gateway")
-
-
-class Ids:
-    """UUIDv7s, from randomness drawn four kilobytes at a time."""
-
-    def __init__(self) -> None:
-        self._pool = b""
-        self._at = 0
-
-    def __call__(self) -> bytes:
-        if self._at >= len(self._pool):
-            self._pool = os.urandom(4000)
-            self._at = 0
-        self._at += 10
-        return uuid7(time.time_ns() // 1_000_000, self._pool[self._at - 10 : self._at])
 
 
 class Node:
@@ -51,7 +36,7 @@ class Node:
             raise SettingsError("oidc: an identity provider is needed to verify anyone")
         self.settings = settings
         self.targets: Mapping[str, Target] = {target.name: target for target in settings.targets}
-        self.new_id = Ids()
+        self.new_id = Ids(time.time_ns, os.urandom)
         self.clock = Clock(time.time_ns, time.monotonic_ns)
         self.analyse = Analyser()
         self.sessions = Sessions()

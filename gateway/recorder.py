@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
 
 from gateway.journal import Encoded
 from gateway.machine import (
@@ -15,10 +17,40 @@ from gateway.machine import (
     RequestData,
     Rows,
 )
-from schemas import codec, events
+from schemas import codec, events, statements
 from schemas.events import Context
 from schemas.masking.detect import scrub
 from schemas.sealing import Sealer
+
+_REQUESTED: Final = codec.CURRENT[events.Requested].sha256
+_DECIDED: Final = codec.CURRENT[events.Decided].sha256
+_RESPONDED: Final = codec.CURRENT[events.Responded].sha256
+_COMPLETED: Final = codec.CURRENT[events.Completed].sha256
+# What is remembered is counted in entries: larger ones are made anew.
+_FEW: Final = 64
+
+
+def _ask(action: str, kind: str, kinds: frozenset[str], relations: tuple[str, ...]) -> bytes:
+    # Recorded in clear; a name may be any text.
+    scrubbed = [scrub(relation)[0] for relation in relations]
+    return statements.asked(action, kind, sorted(kinds), scrubbed)
+
+
+_judged = lru_cache(8192)(statements.judged)
+_known_asked = lru_cache(8192)(_ask)
+_known_described = lru_cache(1024)(statements.described)
+
+
+def _asked(action: str, kind: str, kinds: frozenset[str], relations: tuple[str, ...]) -> bytes:
+    make = _known_asked if len(relations) <= _FEW else _ask
+    return make(action, kind, kinds, relations)
+
+
+def _described(
+    encoding: str, columns: tuple[tuple[str, int, int, int, int, str], ...], classified: bool
+) -> bytes:
+    make = _known_described if len(columns) <= _FEW else statements.described
+    return make(encoding, columns, classified)
 
 
 class Clock:
@@ -36,6 +68,7 @@ class Recorder:
         self, context: Context, sealer: Sealer, clock: Clock, new_id: Callable[[], bytes]
     ) -> None:
         self._context = context
+        self._session_id = context.session_id
         self._prefix = codec.encode_context(context)
         self._sealer = sealer
         self._clock = clock
@@ -49,81 +82,62 @@ class Recorder:
         schema = codec.CURRENT[type(event)]
         return schema.sha256, codec.encode(event, self._prefix)
 
+    def _now(self) -> bytes:
+        return statements.moment(self._clock.wall() // 1000, self._clock.monotonic())
+
+    def _seal(self, event_id: bytes, plaintext: bytes) -> bytes:
+        return self._sealer.seal(self._session_id, event_id, plaintext)
+
     def _box(self, event_id: bytes, original: events.Original) -> bytes:
-        plaintext = codec.encode_original(original)
-        return self._sealer.seal(self._context.session_id, event_id, plaintext)
+        return self._seal(event_id, codec.encode_original(original))
 
     def request(self, request: Request, decision: Decision) -> tuple[Encoded, Encoded]:
         """Requested and Decided."""
-        event_id, now = self._new_id(), self._clock.wall() // 1000
-        original = events.RequestedOriginal(
-            request.statement, [events.Parameter(*p) for p in request.parameters]
+        event_id, when = self._new_id(), self._now()
+        box = self._seal(
+            event_id, statements.requested_original(request.statement, request.parameters)
         )
-        requested = events.Requested(
-            self._context,
-            event_id,
-            now,
-            self._clock.monotonic(),
-            request.statement_id,
+        requested = statements.requested(
+            statements.head(self._prefix, event_id, when, request.statement_id),
             request.prepared_id,
-            request.action,
-            request.kind,
-            sorted(request.kinds),
-            # Recorded in clear; a name may be any text.
-            [scrub(relation)[0] for relation in request.relations],
-            self._box(event_id, original),
+            _asked(request.action, request.kind, request.kinds, request.relations),
+            box,
         )
-        decided = events.Decided(
-            self._context,
-            self._new_id(),
-            now,
-            self._clock.monotonic(),
-            request.statement_id,
-            decision.verdict.value,
-            list(decision.policies),
-            self.policy_digest,
-            decision.reason,
-        )
-        return self._encode(requested), self._encode(decided)
+        decided = statements.head(
+            self._prefix, self._new_id(), when, request.statement_id
+        ) + _judged(decision.verdict, decision.policies, self.policy_digest, decision.reason)
+        return (_REQUESTED, requested), (_DECIDED, decided)
 
     def fact(self, fact: Fact) -> Encoded:
         """The event of a fact."""
-        event_id, now = self._new_id(), self._clock.wall() // 1000
-        head = (self._context, event_id, now, self._clock.monotonic())
+        event_id = self._new_id()
+        if isinstance(fact, Rows):
+            described = _described(fact.encoding, fact.columns, fact.classified)
+            box = self._seal(event_id, statements.responded_original(described, fact.data))
+            begin = statements.head(self._prefix, event_id, self._now(), fact.statement_id)
+            return _RESPONDED, statements.responded(
+                begin, fact.chunk, fact.rows, len(fact.data), box
+            )
+        if isinstance(fact, Outcome):
+            box = b""
+            if fact.error or fact.notices:
+                box = self._box(event_id, events.CompletedOriginal(fact.error, list(fact.notices)))
+            return _COMPLETED, statements.completed(
+                statements.head(self._prefix, event_id, self._now(), fact.statement_id),
+                fact.outcome,
+                fact.command_tag,
+                fact.error_code,
+                rows=fact.rows,
+                byte_count=fact.byte_count,
+                duration_us=fact.duration_ns // 1000,
+                box=box,
+            )
+        return self._rare(event_id, fact)
+
+    def _rare(self, event_id: bytes, fact: RequestData | Opened | Ended) -> Encoded:
+        head = (self._context, event_id, self._clock.wall() // 1000, self._clock.monotonic())
         event: events.Event
         match fact:
-            case Rows():
-                original = events.RespondedOriginal(
-                    fact.encoding,
-                    [events.Column(*column) for column in fact.columns],
-                    fact.classified,
-                    fact.data,
-                )
-                event = events.Responded(
-                    *head,
-                    fact.statement_id,
-                    fact.chunk,
-                    fact.rows,
-                    len(fact.data),
-                    self._box(event_id, original),
-                )
-            case Outcome():
-                box = b""
-                if fact.error or fact.notices:
-                    box = self._box(
-                        event_id, events.CompletedOriginal(fact.error, list(fact.notices))
-                    )
-                event = events.Completed(
-                    *head,
-                    fact.statement_id,
-                    fact.outcome,
-                    fact.command_tag,
-                    fact.error_code,
-                    fact.rows,
-                    fact.byte_count,
-                    fact.duration_ns // 1000,
-                    box,
-                )
             case RequestData():
                 data = events.RequestDataOriginal("copy", fact.data)
                 event = events.RequestData(

@@ -31,6 +31,8 @@ MAX_ORIGINAL: Final = 64 * 1024 * 1024
 
 _VERSION: Final = 1
 _ZSTD: Final = 1
+_PLAIN: Final = bytes((_VERSION, 0))
+_COMPRESSED: Final = bytes((_VERSION, _ZSTD))
 _COMPRESS_FROM: Final = 512
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -122,16 +124,16 @@ class Sealer:
         """A box bound to its session and event."""
         if len(plaintext) > MAX_ORIGINAL:
             raise SealingError("an original has at most 64 MiB")
-        flags = 0
+        head = _PLAIN
         if len(plaintext) >= _COMPRESS_FROM:
             compressed = self._zstd.compress(plaintext)
             if len(compressed) < len(plaintext):
-                plaintext, flags = compressed, _ZSTD
+                plaintext, head = compressed, _COMPRESSED
         self._count += 1
         nonce = self._count.to_bytes(12, "big")
-        head = bytes((_VERSION, flags))
-        aad = _aad(session_id, event_id) + head
-        return head + nonce + self._aead.encrypt(nonce, plaintext, aad)
+        return (
+            head + nonce + self._aead.encrypt(nonce, plaintext, _aad(session_id, event_id) + head)
+        )
 
 
 class Opener:
