@@ -311,7 +311,9 @@ class Connection(asyncio.Protocol):
         target = self._machine.target
         for request in command.requests:
             if request.action == "connect" and not request.refusal:
-                decision = policies.connect(principal, target, self._application)
+                decision = policies.connect(
+                    principal, target, self._application, request.replication
+                )
                 recorder.connected_by = decision.policies
             else:
                 decision = policies.execute(principal, target, self._application, request)

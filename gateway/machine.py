@@ -52,7 +52,8 @@ class Decision(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True):
     """Principal and target are the session's. `statement` never holds a credential.
 
-    A request with a `refusal` is denied for what it is, whatever the policies say.
+    A request with a `refusal` is denied for what it is, whatever the policies say. One to connect
+    says which kind of `replication` it is for, if it is.
     """
 
     statement_id: bytes
@@ -64,6 +65,7 @@ class Request(msgspec.Struct, frozen=True):
     parameters: tuple[tuple[int, int, bytes | None], ...] = ()
     prepared_id: bytes = bytes(16)
     refusal: str = ""
+    replication: str = ""
 
 
 # --- facts: what a machine wants recorded; the recorder makes events of them ---

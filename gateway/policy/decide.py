@@ -3,10 +3,10 @@
     permit(principal in Group::"support", action == Action::"connect", resource == Target::"shop");
 
 Principals are `User::"<issuer>|<subject>"`, members of `Group::"<group>"` for each of the
-token's groups. Actions are `connect` and `execute`; `prepare` is asked as `execute`. The context
-of `execute` has `kind` (String) and `kinds` (Set<String>), that of both has `name`, `actor_type`
-and `application`. Annotations `@id`, `@message` and `@how_to_ask` name a policy and speak to the
-person it refuses.
+token's groups. Actions are `connect`, `replicate` and `execute`; `prepare` is asked as `execute`.
+The context of `execute` has `kind` (String) and `kinds` (Set<String>), that of `replicate` has
+`replication` ("true" or "database"), that of all has `name`, `actor_type` and `application`.
+Annotations `@id`, `@message` and `@how_to_ask` name a policy and speak to the person it refuses.
 """
 
 from __future__ import annotations
@@ -75,9 +75,19 @@ class Policies:
             self._words[policy_id] = _Words(notes.get("message", ""), notes.get("how_to_ask", ""))
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
 
-    def connect(self, principal: Principal, target: str, application: str) -> Decision:
-        """May this person reach this target at all?"""
-        return self._ask(principal, "connect", target, {"application": application})
+    def connect(
+        self, principal: Principal, target: str, application: str, replication: str = ""
+    ) -> Decision:
+        """May this person reach this target at all? And replicate from it, if that is asked?"""
+        context = {"application": application}
+        decision = self._ask(principal, "connect", target, context)
+        if not replication or decision.verdict is not Verdict.ALLOW:
+            return decision
+        # An action of its own: who may connect may not therefore read everything there is.
+        further = self._ask(principal, "replicate", target, {**context, "replication": replication})
+        if further.verdict is not Verdict.ALLOW:
+            return further
+        return Decision(Verdict.ALLOW, (*decision.policies, *further.policies), "")
 
     def execute(
         self, principal: Principal, target: str, application: str, request: Request
@@ -163,7 +173,9 @@ class NoPolicies:
 
     digest = ""
 
-    def connect(self, principal: Principal, target: str, application: str) -> Decision:
+    def connect(
+        self, principal: Principal, target: str, application: str, replication: str = ""
+    ) -> Decision:
         """Denied."""
         return self._deny()
 

@@ -140,9 +140,10 @@ class Statement(msgspec.Struct, frozen=True):
     running it may change how the next text is read; `restores_settings`: it may end a
     transaction in which that was changed.
 
-    `prepared_name` is what a PREPARE makes, an EXECUTE runs or a DEALLOCATE forgets, `cursor_name`
+    `prepared_name` is what a PREPARE makes, an EXECUTE runs or a DEALLOCATE forgets; `cursor_name`
     what a DECLARE makes (`holds_cursor`: WITH HOLD), a FETCH or MOVE reads or a CLOSE closes: empty
     for all of them. `transaction` is what it does to a transaction, if that is what it does.
+    `replication`: it is a walsender's command, not SQL.
 
     An unparseable statement has the parser's message in `error` and the character where it
     occurred, from 1, in `position`; the client gets them under `sqlstate`, as the server itself
@@ -160,6 +161,7 @@ class Statement(msgspec.Struct, frozen=True):
     holds_cursor: bool = False
     transaction: str = ""
     savepoint: str = ""
+    replication: bool = False
     forgets_all: bool = False
     changes_settings: bool = False
     restores_settings: bool = False

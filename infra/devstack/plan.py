@@ -31,6 +31,8 @@ class Options:
     size: shop.Size = field(default_factory=shop.Size)
     only: tuple[str, ...] = ()
     """Kinds of processes to start; empty starts all. For tests that need only some."""
+    postgres: dict[str, str] = field(default_factory=dict)
+    """Settings of the embedded PostgreSQL, beside its own. For tests and benchmarks."""
 
     def wants(self, kind: str) -> bool:
         """Whether processes of this kind are part of the stack."""

@@ -205,8 +205,11 @@ def _runs(install: Path, user: tuple[int, int]) -> bool:
         return False
 
 
-def child(server: Postgres, log_file: Path, size: shop.Size, cache: Path) -> Child:
+def child(
+    server: Postgres, log_file: Path, size: shop.Size, cache: Path, settings: dict[str, str]
+) -> Child:
     """The supervised server, ready when it accepts connections and the shop is filled."""
+    given = {**_SETTINGS, **settings}
 
     async def prepare() -> None:
         await asyncio.to_thread(_before_start, server)
@@ -223,7 +226,7 @@ def child(server: Postgres, log_file: Path, size: shop.Size, cache: Path) -> Chi
         argv=(
             str(place.install / "bin" / "postgres"),
             *("-D", str(place.data)),
-            *(item for key, value in _SETTINGS.items() for item in ("-c", f"{key}={value}")),
+            *(item for key, value in given.items() for item in ("-c", f"{key}={value}")),
             *("-p", str(server.port)),
         ),
         env=_LOCALE,

@@ -119,7 +119,13 @@ def _prepare(state: StateDir, options: Options, ports: Ports, say: Callable[[str
         children += _kafka(state, options, cluster, say)
     if embedded and options.wants("postgres"):
         children.append(
-            postgres.child(embedded, state.logs / "postgres.log", options.size, jars.cache_root())
+            postgres.child(
+                embedded,
+                state.logs / "postgres.log",
+                options.size,
+                jars.cache_root(),
+                options.postgres,
+            )
         )
     children += _planes(state, plan, options, {child.name for child in children})
     return Stack(

@@ -327,8 +327,7 @@ class Answering:
                     if isinstance(head.target, Portal):
                         self._describe_runs(head.target, whole[5:])
                 else:
-                    run = self._current()
-                    run.described = whole[5:]
+                    self._begin_data("rows").described = whole[5:]
             case "n":
                 if head is None or head.kind is not Expect.DESCRIBE:
                     raise ProtocolViolation("the target answers something else")
@@ -338,10 +337,14 @@ class Answering:
             case "I":
                 self._command_complete(b"C\0\0\0\5\0")
             case "G":
-                self._current().encoding = "copy"
+                self._begin_data("copy")
                 self._begin_copy()
             case "H":
-                self._current().encoding = "copy"
+                self._begin_data("copy")
+            case "W":
+                if not self._begin_data("copy").statement.replication:
+                    raise ProtocolViolation("the target sent an unexpected message")
+                self._begin_copy()
             case "d":
                 self._add_rows(whole, whole[5:], 1)
                 return
@@ -369,6 +372,13 @@ class Answering:
             case _:
                 raise ProtocolViolation("the target sent an unexpected message")
         self.held.append(whole)
+
+    def _begin_data(self, encoding: str) -> Run:
+        """What comes for this run from here on is encoded so."""
+        run = self._current()
+        self._rows_fact(run)
+        run.encoding = encoding
+        return run
 
     def _begin_copy(self) -> None:
         """The target takes data now; what the client has sent beyond them is read as such."""
@@ -401,7 +411,13 @@ class Answering:
         head = self._head()
         if head is not None and head.kind is Expect.QUERY:
             if head.runs:
-                run = head.runs.pop(0)
+                run = head.runs[0]
+                if run.statement.replication and tag.lower() != run.statement.kind:
+                    # One of several results (BASE_BACKUP), or the stream's end, not the command's.
+                    run.tag = tag
+                    self._begin_data("rows")
+                    return
+                del head.runs[0]
                 self._unread = run.statement.kind == sql.UNPARSEABLE
                 self.complete(run, "completed", tag)
             elif not self._unread:
@@ -433,7 +449,8 @@ class Answering:
             raise ProtocolViolation("the target sent an invalid length")
         self.expected.popleft()
         for run in head.runs:
-            self.complete(run, "failed")
+            # Servers before 13 end a replication command without naming it.
+            self.complete(run, "completed" if run.tag else "failed", run.tag)
         self.transaction = whole[5]
         self._uncommitted = None
         self._copying = False

@@ -21,7 +21,7 @@ from gateway.machine import (
 )
 from gateway.policy import sql
 from gateway.policy.sql import Statement
-from gateway.protocols.postgres import pipeline, requests, wire
+from gateway.protocols.postgres import pipeline, replication, requests, wire
 from gateway.protocols.postgres.names import Effect, Names, Together
 from gateway.protocols.postgres.pipeline import (
     Expect,
@@ -39,7 +39,9 @@ from gateway.protocols.postgres.wire import ProtocolViolation
 from schemas.events import NONE_ID
 
 # Statements whose relations their text does not name.
-_INDIRECT: Final = frozenset({"execute", "fetch", "call", "do", sql.FUNCTION_CALL, sql.UNPARSEABLE})
+_INDIRECT: Final = replication.READS | {
+    *("execute", "fetch", "call", "do", sql.FUNCTION_CALL, sql.UNPARSEABLE)
+}
 # Statements of those that name one that was judged before.
 _NAMING: Final = frozenset({"execute", "fetch"})
 _MAY_NAME: Final = re.compile(rb"execute|fetch|move", re.IGNORECASE)

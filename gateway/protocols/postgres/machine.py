@@ -140,6 +140,7 @@ class PostgresMachine:
                         self._around.session,
                     ),
                     self._around.nonce,
+                    self._startup.replication,
                 )
                 return [Send(Side.TARGET, self._upstream.start())]
             case TargetUnreachable(_):
@@ -213,7 +214,7 @@ class PostgresMachine:
             return [Send(Side.CLIENT, text), Close()]
         assert self._upstream is not None  # noqa: S101 (narrowing)
         self.session = Session(
-            Language(self._around.analyse, self._upstream.statuses),
+            Language(self._around.analyse, self._upstream.statuses, self._startup.replication),
             lambda: self._around.catalog(self.target),
             self._around.new_id,
             self._around.chunk_bytes,

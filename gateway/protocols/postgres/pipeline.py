@@ -97,6 +97,7 @@ class Run:
         "started_ns",
         "statement",
         "statement_id",
+        "tag",
         "token",
     )
 
@@ -122,6 +123,7 @@ class Run:
         self.change: Effect | None = None
         self.refusal = b""
         self.token = b""
+        self.tag = ""  # of the latest of a replication command's several results
 
     def refuse(self, decision: Decision) -> None:
         """Prepare what the client will read in place of the poison's error."""
@@ -214,6 +216,9 @@ def poison(part: Part, run: Run) -> bytes:
     parse is replaced by another one that does not.
     """
     kind = part.data[:1]
+    if run.statement.replication and kind == b"Q":
+        # Of what a walsender takes, the one that names in its error what it was asked for.
+        return message(b"Q", b"SHOW " + run.token + b"\0")
     text = b'"' + run.token + b'"' if run.statement.error else b'SELECT * FROM "' + run.token + b'"'
     match kind:
         case b"P":

@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.policy import sql
 from gateway.policy.sql import Statement
+from gateway.protocols.postgres import replication
 from gateway.protocols.postgres.pipeline import Portal, Prepared
 from gateway.protocols.postgres.wire import ProtocolViolation, Reader
 
@@ -31,12 +32,16 @@ _CODECS: Final = {
 class Language:
     """How the target reads texts at this moment, from its ParameterStatus messages."""
 
-    __slots__ = ("_analyse", "_codec", "_settings_changed", "_standard_strings")
+    __slots__ = ("_analyse", "_codec", "_replication", "_settings_changed", "_standard_strings")
 
     def __init__(
-        self, analyse: Callable[[str], tuple[Statement, ...]], statuses: Mapping[str, str]
+        self,
+        analyse: Callable[[str], tuple[Statement, ...]],
+        statuses: Mapping[str, str],
+        replicating: str = "",
     ) -> None:
         self._analyse = analyse
+        self._replication = replicating
         self._codec = "utf-8"
         self._standard_strings = True
         for name, value in statuses.items():
@@ -83,6 +88,10 @@ class Language:
                     sqlstate="22021",
                 ),
             )
+        if self._replication:
+            command = replication.command(text, self._replication)
+            if command is not None:
+                return (command,)
         if not self._standard_strings and "\\" in text:
             # The server would read '\' otherwise than the grammar we judge by.
             return (

@@ -36,7 +36,7 @@ from gateway.machine import (
     TlsStarted,
     Verdict,
 )
-from gateway.protocols.postgres import wire
+from gateway.protocols.postgres import replication, wire
 from gateway.protocols.postgres.wire import ProtocolViolation, fatal, message
 
 MAX_CREDENTIAL = 64 * 1024
@@ -82,6 +82,7 @@ class Startup:
         self.parameters: dict[str, str] = {}
         self.database = ""
         self.user = ""
+        self.replication = ""
         self.statement_id = bytes(16)
         self.principal: Principal | None = None
         self.started_ns = 0
@@ -212,7 +213,10 @@ class Startup:
         self.user = parameters.pop("user", "")
         if not self.user:
             raise ProtocolViolation("no PostgreSQL user name specified in startup packet", "28000")
+        self.replication = replication.mode(parameters.get("replication"))
         self.database = parameters.pop("database", "") or self.user
+        if self.replication == replication.PHYSICAL:
+            self.database = self._whole_server(parameters)
         extensions = sorted(name for name in parameters if name.startswith("_pq_."))
         for name in extensions:
             del parameters[name]
@@ -259,17 +263,28 @@ class Startup:
             statement_id=self.statement_id,
             action="connect",
             kind="connect",
-            kinds=frozenset({"connect"}),
+            kinds=frozenset({"connect", "replication"} if self.replication else {"connect"}),
             relations=(),
-            statement=f"connect {self.database}",
+            statement=f"connect {self.database}"
+            + (f" replication={self.replication}" if self.replication else ""),
             refusal=refusal,
+            replication=self.replication,
         )
         return [Ask(1, (request,))]
 
+    def _whole_server(self, parameters: dict[str, str]) -> str:
+        """The target of a connection that belongs to no database, whatever its packet names.
+
+        Clients name `replication` there (pg_basebackup, pg_receivewal), and say it in `options`.
+        """
+        chosen = _CHOSEN.findall(_options(parameters))
+        if chosen:
+            return str(chosen[-1])
+        if self.database not in self._door.targets and len(self._door.targets) == 1:
+            return next(iter(self._door.targets))
+        return self.database
+
     def _refusal(self) -> str:
-        if self.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
-            self._denied_sqlstate = "0A000"
-            return "replication connections are refused"
         if self.database not in self._door.targets:
             self._denied_sqlstate = "3D000"
             return "there is no such target"
@@ -323,11 +338,18 @@ _NEVER = ("role", "session_authorization", "backslash_quote")
 _ASSIGNED = re.compile(rf"(?<!\.)({'|'.join(_NEVER)})\s*=")
 
 
+_CHOSEN = re.compile(r"(?:-c\s*|--)gatebook\.target=(\S+)")
+
+
+def _options(parameters: dict[str, str]) -> str:
+    """`options`, in which a backslash escapes the next character: `ro\\le` is `role`."""
+    return parameters.get("options", "").replace("\\", "")
+
+
 def _forbidden_option(parameters: dict[str, str]) -> str:
     """Start-up settings that would change who the target thinks we are, or how it reads SQL."""
-    # In `options` a backslash escapes the next character: `ro\le` is `role`; a dash in a name
-    # is an underscore.
-    options = parameters.get("options", "").replace("\\", "").lower().replace("-", "_")
+    # A dash in a name is an underscore.
+    options = _options(parameters).lower().replace("-", "_")
     names = [name for name in map(str.lower, parameters) if name in _NEVER]
     for name in (*names, *_ASSIGNED.findall(options)):
         return f"the start-up setting {name} is refused"

@@ -63,8 +63,15 @@ class TargetRefused(Exception):
 class Upstream:
     """One sign-in. `ready` once ReadyForQuery came; then `statuses` and `key` are the server's."""
 
-    def __init__(self, credential: Credential, parameters: Mapping[str, str], nonce: str) -> None:
+    def __init__(
+        self,
+        credential: Credential,
+        parameters: Mapping[str, str],
+        nonce: str,
+        replication: str = "",
+    ) -> None:
         self._credential = credential
+        self._replication = {"replication": replication} if replication else {}
         self._parameters = {
             name: value for name, value in parameters.items() if name not in _KEPT | {"replication"}
         }
@@ -79,7 +86,7 @@ class Upstream:
     def start(self) -> bytes:
         """The StartupMessage to send."""
         own = {"user": self._credential.user, "database": self._credential.database}
-        return wire.startup({**self._parameters, **own})
+        return wire.startup({**self._parameters, **own, **self._replication})
 
     def feed(self, data: bytes) -> bytes:
         """Bytes to answer with. Raises TargetRefused."""

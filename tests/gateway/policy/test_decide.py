@@ -267,6 +267,19 @@ def test_connecting_and_executing_are_not_confused() -> None:
     assert execute(given).verdict is Verdict.DENY
 
 
+def test_replicating_needs_a_permission_of_its_own_beside_connecting() -> None:
+    connects = 'permit(principal, action == Action::"connect", resource);'
+    replicates = 'permit(principal, action == Action::"replicate", resource) '
+    feeds = replicates + 'when { context.replication == "database" };'
+    both = policies(f'@id("c") {connects}', f'@id("r") {feeds}')
+    assert both.connect(ALICE, "shop", "psql", "database").policies == ("c", "r")
+    assert both.connect(ALICE, "shop", "psql", "true").verdict is Verdict.DENY
+    assert both.connect(ALICE, "shop", "psql").policies == ("c",)
+    for alone in (connects, replicates + ";"):
+        decision = policies(f'@id("a") {alone}').connect(ALICE, "shop", "psql", "database")
+        assert (decision.verdict, decision.reason) == (Verdict.DENY, "no policy permits this")
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Policies, "_REMEMBERED", 10)
     given = policies(SUPPORT)

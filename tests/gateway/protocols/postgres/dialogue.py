@@ -130,13 +130,15 @@ class Dialogue:
         return said
 
 
-def signed_in(strings: str = "on", **options: object) -> Dialogue:
+def signed_in(
+    strings: str = "on", startup: dict[str, str] | None = None, **options: object
+) -> Dialogue:
     """A session of alice's, idle; the next statement has id 2, the next ticket is 1000.
 
-    `strings` is the target's standard_conforming_strings.
+    `strings` is the target's standard_conforming_strings; `startup` more of the client's packet.
     """
     talk = Dialogue(**options)  # type: ignore[arg-type]
-    talk.client(pg.startup(user="alice", database="shop"))
+    talk.client(pg.startup(**{"user": "alice", "database": "shop", **(startup or {})}))
     assert isinstance(talk.client(pg.password("token"))[0], Authenticate)
     talk.handle(Authenticated(ALICE))
     talk.decided(1)

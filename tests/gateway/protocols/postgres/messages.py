@@ -151,6 +151,7 @@ SUSPENDED = message("s")
 EMPTY = message("I")
 COPY_IN = message("G", struct.pack(">BHH", 0, 1, 0))
 COPY_OUT = message("H", struct.pack(">BHH", 0, 1, 0))
+COPY_BOTH = message("W", struct.pack(">BH", 0, 0))
 
 
 def auth_md5(salt: bytes) -> bytes:

@@ -301,16 +301,6 @@ def test_an_unknown_target_is_refused_as_an_unknown_database() -> None:
     assert failed(talk.recorded(2)) == ("3D000", 'database "nope" does not exist')
 
 
-@pytest.mark.parametrize("value", ["true", "on", "yes", "1", "database", "DATABASE", "2", ""])
-def test_replication_is_refused(value: str) -> None:
-    assert refused_by_itself(replication=value) == "replication connections are refused"
-
-
-@pytest.mark.parametrize("value", ["false", "off", "no", "0", "OFF"])
-def test_no_replication_is_not_refused(value: str) -> None:
-    assert refused_by_itself(replication=value) == ""
-
-
 @pytest.mark.parametrize(
     "options",
     [
