@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.policy import sql
+import msgspec
+
+from gateway.policy import sql, strings
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import replication
 from gateway.protocols.postgres.pipeline import Portal, Prepared
@@ -93,15 +95,29 @@ class Language:
             if command is not None:
                 return (command,)
         if not self._standard_strings and "\\" in text:
-            # The server would read '\' otherwise than the grammar we judge by.
-            return (
-                sql.unparseable(
-                    text,
-                    "backslashes are refused while standard_conforming_strings is off",
-                    sqlstate="0A000",
-                ),
-            )
+            return self._escaped(text)
         return self._analyse(text)
+
+    def _escaped(self, text: str) -> tuple[Statement, ...]:
+        """The statements of a text in whose constants a backslash escapes.
+
+        They are recorded with an E before such constants: as they are judged, and as whoever reads
+        the book reads them. The target gets the text itself.
+        """
+        read = strings.escaped(text)
+        if read is not None:
+            found = self._analyse(read.text)
+            too_much = bool(found) and found[0].sqlstate.startswith("54")
+            if too_much or read.agrees():
+                return tuple(_placed(statement, read) for statement in found)
+        return (
+            sql.unparseable(
+                text,
+                "a backslash is refused where it may be read otherwise than it was judged, "
+                "while standard_conforming_strings is off",
+                sqlstate="0A000",
+            ),
+        )
 
     def prepared(self, raw: bytes, unsettled: bool = False, restored: bool = False) -> Statement:
         """The statement of a Parse; several are the server's error, judged together."""
@@ -119,6 +135,20 @@ class Language:
             changes_settings=any(statement.changes_settings for statement in found),
             restores_settings=any(statement.restores_settings for statement in found),
         )
+
+
+def _placed(statement: Statement, read: strings.Escaped) -> Statement:
+    """What is said of a text with E's, said of the text without them."""
+    index = statement.position - 1
+    error = statement.error
+    if index in read.inserted:
+        error = error.replace("at or near \"E'", "at or near \"'", 1)
+    return msgspec.structs.replace(
+        statement,
+        error=error,
+        offset=read.original(statement.offset),
+        position=read.original(index) + 1 if statement.position else 0,
+    )
 
 
 def ambiguous(raw: bytes) -> bool:

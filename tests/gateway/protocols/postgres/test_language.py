@@ -19,6 +19,7 @@ from tests.gateway.protocols.postgres.dialogue import (
 
 # With standard_conforming_strings on, two harmless strings; with it off, a string and a DROP.
 TWO_FACED = "select 'a\\', '; drop table t; --'"
+OTHER_FACE = ["select E'a\\', '", "drop table t"]
 SETTER = "select set_config('standard_conforming_strings', 'off', false)"
 
 
@@ -31,9 +32,8 @@ def test_a_text_with_two_meanings_waits_until_its_meaning_is_known(setter: str) 
     commands = talk.target(
         pg.done("SELECT 1"), pg.status("standard_conforming_strings", "off"), pg.ready()
     )
-    (asking,) = requests(commands)
-    assert asking.kind == "unparseable"
-    assert asking.refusal.startswith("backslashes are refused")
+    assert [one.kind for one in requests(commands)] == ["select", "drop"]
+    assert statements(commands) == OTHER_FACE
 
 
 def test_it_passes_when_the_setting_is_as_before() -> None:
@@ -102,13 +102,45 @@ def test_after_the_sync_it_waits_and_is_then_judged() -> None:
         pg.status("standard_conforming_strings", "off"),
         pg.ready(),
     )
-    assert [one.kind for one in requests(commands)] == ["unparseable"]
+    # A Parse has one statement: these are judged together, and the target refuses them.
+    (asking,) = requests(commands)
+    assert asking.statement == "; ".join(OTHER_FACE)
 
 
 def test_a_session_may_begin_with_other_strings() -> None:
     talk = signed_in(strings="off")
-    (asking,) = requests(talk.client(pg.query(TWO_FACED)))
+    assert statements(talk.client(pg.query(TWO_FACED))) == OTHER_FACE
+    # The target gets what the client wrote, up to what is refused.
+    forwarded = sent(talk.decided(1000, ALLOW, DENY), TARGET)
+    assert b"select 'a\\', ';" in forwarded
+    assert b"drop" not in forwarded
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("select n'a\\''", "a backslash is refused where it may be read otherwise"),
+        ("select 'a'\n'b\\'c'", "a backslash is refused where it may be read otherwise"),
+        ("select 'it\\'s' 'x'", "syntax error at or near \"'x'\""),
+        ("select 1 'it\\'s'", "syntax error at or near \"'it\\'s'\""),
+    ],
+)
+def test_what_is_not_certain_is_refused(text: str, refusal: str) -> None:
+    talk = signed_in(strings="off")
+    (asking,) = requests(talk.client(pg.query(text)))
     assert asking.kind == "unparseable"
+    assert asking.refusal.startswith(refusal)
+
+
+def test_an_error_is_placed_in_the_text_that_the_client_wrote() -> None:
+    talk = signed_in(strings="off")
+    text = "select '\\'', '\\'' 'x'"
+    assert statements(talk.client(pg.query(text))) == ["select E'\\'', E'\\'' 'x'"]
+    poison = sent(talk.decided(1000, DENY), TARGET)
+    assert b"\\" not in poison
+    commands = talk.target(pg.error("42601", poison[5:-1].decode()), pg.ready())
+    said = pg.fields(pg.split(sent(talk.record(commands), CLIENT))[0])
+    assert int(said["P"]) == text.index("'x'") + 1
 
 
 def test_a_query_without_a_sync_before_it_is_the_same_segment() -> None:
@@ -156,7 +188,7 @@ def test_a_transaction_may_begin_after_a_change() -> None:
     assert [bool(one.refusal) for one in requests(commands)] == [False, False]
 
 
-def test_strings_without_a_backslash_pass_while_they_are_not_standard() -> None:
+def test_strings_are_judged_as_the_target_reads_them() -> None:
     talk = signed_in()
     talk.allow(talk.client(pg.query("set standard_conforming_strings = off")))
     talk.record(
@@ -165,10 +197,10 @@ def test_strings_without_a_backslash_pass_while_they_are_not_standard() -> None:
     assert [bool(one.refusal) for one in requests(talk.client(pg.query("select 'a'")))] == [False]
     talk.decided(1002)
     talk.target(pg.done("SELECT 1"), pg.ready())
-    (asking,) = requests(talk.client(pg.query("select 'it\\'s'")))
-    assert asking.refusal.startswith("backslashes are refused")
-    poison = sent(talk.decided(1004, DENY), TARGET)
-    assert pg.kinds(poison) == "Q" and b"it" not in poison
+    asked = talk.client(pg.query("select 'it\\'s'"))
+    # In the book with the E: whoever reads it there reads it as it was meant.
+    assert statements(asked) == ["select E'it\\'s'"]
+    assert talk.allow(asked) == [Send(TARGET, pg.query("select 'it\\'s'"))]
 
 
 @pytest.mark.parametrize(
