@@ -12,7 +12,10 @@ from gateway.policy.strings import Escaped, escaped
     [
         (r"select 'it\'s', 'plain', '\\'", r"select E'it\'s', 'plain', E'\\'"),
         (r"select ('a\''),'b\n'||'c'", r"select (E'a\''),E'b\n'||'c'"),
-        (r"""select "a'\" from t where x = 'it\'s'""", r"""select "a'\" from t where x = E'it\'s'"""),
+        (
+            r"""select "a'\" from t where x = 'it\'s'""",
+            r"""select "a'\" from t where x = E'it\'s'""",
+        ),
         (r"select $$ '\ $$, $a$ '\ $$ ' $a$, '\''", r"select $$ '\ $$, $a$ '\ $$ ' $a$, E'\''"),
         (r"select E'it\'s', e'\'', B'0', X'1f'", r"select E'it\'s', e'\'', B'0', X'1f'"),
         ("select 1 -- it's '\\\n, '\\''", "select 1 -- it's '\\\n, E'\\''"),
