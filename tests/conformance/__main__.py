@@ -15,10 +15,11 @@ from pathlib import Path
 
 from infra.devstack.conninfo import Conninfo
 from tests.conformance import postgresql
+from tests.conformance.catalogue import ALL
 from tests.conformance.compare import counts, differences, judge, read_listed, settled
 from tests.conformance.gateway import gateway
 from tests.conformance.sources import Unavailable
-from tests.conformance.suites import ALL, Outcomes, Suite
+from tests.conformance.suites import Outcomes, Suite
 
 LISTED = Path(__file__).with_name("differences.toml")
 

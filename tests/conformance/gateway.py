@@ -15,7 +15,15 @@ from infra.devstack.plan import Options
 from infra.devstack.state import StateDir
 from tests.conftest import running
 
-DATABASES = ("postgres", "regression", "template1", "testdb", "asyncpg_intro_test")
+DATABASES = (
+    "postgres",
+    "regression",
+    "template1",
+    "testdb",
+    "asyncpg_intro_test",
+    "test_main",
+    "test_other",
+)
 """Databases that the suites connect to. Each is a target of the same name."""
 
 _TOKEN_S = 6 * 3600

@@ -11,15 +11,13 @@ import os
 from typing import Any
 
 
-def pytest_runtest_logreport(report: Any) -> None:
-    """Note how one phase (setup, call, teardown) of a test ended."""
-    line = json.dumps(
-        {
-            "test": report.nodeid,
-            "outcome": report.outcome,
-            "text": "" if report.passed else str(report.longrepr)[-4000:],
-        }
-    )
-    # One write per line: a reader never sees half of one.
+def note(test: str, outcome: str, text: str) -> None:
+    """One line, in one write: a reader never sees half of one."""
+    line = json.dumps({"test": test, "outcome": outcome, "text": text[-4000:]})
     with open(os.environ["CONFORMANCE_OUTCOMES"], "a", encoding="utf-8") as file:  # noqa: PTH123
         file.write(line + "\n")
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Note how one phase (setup, call, teardown) of a test ended."""
+    note(report.nodeid, report.outcome, "" if report.passed else str(report.longrepr))

@@ -84,6 +84,17 @@ def readable(folder: Path) -> Path:
     return _readable[folder]
 
 
+def stand_in_extension(name: str) -> None:
+    """An extension without content, where the server is built without the library it needs."""
+    folder = readable(build()) / "install" / "share" / "extension"
+    for file, content in (
+        (folder / f"{name}.control", "default_version = '1.0'\n"),
+        (folder / f"{name}--1.0.sql", "-- nothing\n"),
+    ):
+        file.write_text(content)
+        file.chmod(0o644)
+
+
 class Server:
     """A server of our own, as often new as wanted."""
 

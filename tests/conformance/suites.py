@@ -53,13 +53,14 @@ class Suite(Protocol):
 class PytestSuite:
     """A driver's suite under its own pytest.
 
-    `excluded` names tests that say nothing about a gateway, each with the reason.
+    `excluded` names tests that say nothing about a gateway, each with the reason; `beside` what of
+    the source the tests need beside them.
     """
 
     source: Sdist
     tests: str
-    arguments: tuple[str, ...] = ()
     excluded: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, ...] = ("README.md",)
 
     @property
     def name(self) -> str:
@@ -74,26 +75,25 @@ class PytestSuite:
             # A copy without the sources of the driver itself, which would hide the built one.
             work = Path(name)
             shutil.copytree(folder / self.tests, work / self.tests)
-            for extra in ("README.md",):
-                if (folder / extra).exists():
+            for extra in self.beside:
+                if (folder / extra).is_dir():
+                    shutil.copytree(folder / extra, work / extra)
+                elif (folder / extra).exists():
                     shutil.copy(folder / extra, work / extra)
             log, listed = work / "outcomes.jsonl", work / "only.txt"
             log.touch()
-            chosen = [self.tests]
-            if only is not None:
-                listed.write_text("".join(f"{test}\n" for test in sorted(only)))
-                chosen = [f"@{listed}"]
+            listed.write_text("".join(f"{test}\n" for test in self.chosen(only)))
             done = subprocess.run(
                 [
                     *(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "outcomes"),
                     *("--rootdir", work, "--tb=short", f"--timeout={_TIMEOUT_S}"),
-                    *self.arguments,
+                    *self.arguments(server),
                     *(word for test in self.excluded for word in ("--deselect", test)),
-                    *chosen,
+                    f"@{listed}",
                 ],
                 cwd=work,
                 env=sources.environment(
-                    **_libpq(server),
+                    **libpq(server),
                     PYTHONPATH=str(Path(__file__).parent),
                     CONFORMANCE_OUTCOMES=str(log),
                 ),
@@ -102,14 +102,23 @@ class PytestSuite:
                 timeout=_SUITE_TIMEOUT_S,
                 check=False,
             )
-            found = _collected(log.read_text())
+            found = collected(log.read_text())
         if not found:
             tail = done.stdout.decode(errors="replace").strip()[-2000:]
             raise Unavailable(f"{self.name} ran no test:\n{tail}")
         return found
 
+    def chosen(self, only: frozenset[str] | None) -> list[str]:
+        """What pytest is asked for."""
+        return [self.tests] if only is None else sorted(only)
 
-def _libpq(server: Conninfo) -> dict[str, str]:
+    def arguments(self, server: Conninfo) -> tuple[str, ...]:
+        """More words for pytest."""
+        return ()
+
+
+def libpq(server: Conninfo) -> dict[str, str]:
+    """How libpq, and clients that do as it does, find a server."""
     return {
         "PGHOST": server.host,
         "PGPORT": str(server.port),
@@ -122,7 +131,7 @@ def _libpq(server: Conninfo) -> dict[str, str]:
     }
 
 
-def _collected(lines: str) -> dict[str, Outcome]:
+def collected(lines: str) -> dict[str, Outcome]:
     """The worst of each test's phases."""
     found: dict[str, Outcome] = {}
     for line in lines.splitlines():
@@ -232,7 +241,7 @@ class LibpqPipeline:
         """See Suite.run."""
         built = postgresql.build()
         program = built / "libpq_pipeline"
-        env = sources.environment(**_libpq(server), LD_LIBRARY_PATH=str(built / "install" / "lib"))
+        env = sources.environment(**libpq(server), LD_LIBRARY_PATH=str(built / "install" / "lib"))
         listed = subprocess.run(
             [program, "tests"], env=env, capture_output=True, text=True, check=True
         )

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from tests.conformance.__main__ import LISTED
+from tests.conformance.catalogue import ALL
 from tests.conformance.compare import differences, judge, read_listed, settled
-from tests.conformance.suites import ALL, FAILED, PASSED, SKIPPED, Outcome, _by_test, _collected
+from tests.conformance.orms import SqlAlchemy, _label
+from tests.conformance.suites import FAILED, PASSED, SKIPPED, Outcome, _by_test, collected
 
 
 def outcomes(**kinds: str) -> Mapping[str, Outcome]:
@@ -65,7 +67,7 @@ def test_the_worst_phase_of_a_test_counts() -> None:
         '{"test": "b", "outcome": "passed", "text": ""}\n'
         '{"test": "b", "outcome": "skipped", "text": "why"}\n'
     )
-    kinds = {test: outcome.kind for test, outcome in _collected(lines).items()}
+    kinds = {test: outcome.kind for test, outcome in collected(lines).items()}
     assert kinds == {"a": FAILED, "b": SKIPPED}
 
 
@@ -81,3 +83,31 @@ def test_listed_differences_name_suites_and_reasons() -> None:
     for suite, reasons in read_listed(LISTED).items():
         assert suite in ALL
         assert all(len(reason) > 20 for reason in reasons.values())
+
+
+def test_sqlalchemys_classes_are_asked_for_without_the_databases_name() -> None:
+    suite = ALL["sqlalchemy"]
+    assert isinstance(suite, SqlAlchemy)
+    ran = {
+        "test/engine/test_a.py::A_postgresql+psycopg_15_18::test_b[x-1]",
+        "test/engine/test_a.py::A_postgresql+asyncpg_async_15_18::test_b[x-1]",
+        "test/engine/test_a.py::C::test_d",
+    }
+    assert suite.chosen(frozenset(ran)) == [
+        "test/engine/test_a.py::A::test_b[x-1]",
+        "test/engine/test_a.py::C::test_d",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("test", "label"),
+    [
+        (
+            "backends.tests.LastExecutedQueryTest.test_a",
+            "backends.tests.LastExecutedQueryTest.test_a",
+        ),
+        ("setUpClass (schema.tests.SchemaTests)", "schema.tests.SchemaTests"),
+    ],
+)
+def test_django_is_asked_for_the_class_whose_fixtures_failed(test: str, label: str) -> None:
+    assert _label(test) == label
