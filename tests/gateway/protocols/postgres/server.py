@@ -309,6 +309,9 @@ class Server:
             self._statements.clear()
             if unnamed is not None:
                 self._statements[b""] = unnamed
+            if text == "discard all":
+                # It commits at once, and with a transaction go its portals.
+                self._portals.clear()
             return text.upper()
         found = _NAMED.match(text)
         if found is None:
