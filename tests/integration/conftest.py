@@ -28,6 +28,9 @@ unless { context.kinds.containsAny(["delete", "update", "truncate", "merge"]) };
 @how_to_ask("Ask a DBA.")
 forbid (principal in Group::"support", action == Action::"execute", resource == Target::"shop")
 when { context.kinds.containsAny(["delete", "update", "truncate", "merge"]) };
+@id("no-copy-copies-nothing")
+forbid (principal, action == Action::"execute", resource)
+when { context.application == "no-copy" && context.kinds.contains("copy_from") };
 """
 
 
