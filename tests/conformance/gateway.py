@@ -12,7 +12,8 @@ from cli.tokens import demo_token
 from infra.devstack.certificates import write_private
 from infra.devstack.conninfo import Conninfo
 from infra.devstack.plan import Options
-from infra.devstack.state import StateDir
+from infra.devstack.state import StateDir, write_json
+from tests.conformance.postgresql import free_port
 from tests.conftest import running
 
 DATABASES = (
@@ -65,12 +66,16 @@ def gateway(root: Path, server: Conninfo) -> Iterator[Conninfo]:
             }
         )
     )
+    # A suite may take its usual port for pgbouncer's, and leave tests out.
+    state = StateDir.at(root / "stack")
+    state.create()
+    write_json(state.plan_file, {"ports": {"gateway-1": free_port()}})
     options = Options(
         only=("kafka", "issuer", "gateway"), gateways=1, config=overlay, target=server.uri()
     )
     for document in running(root / "stack", options):
         address = document["gateways"][0]["postgres"]
-        token = demo_token(StateDir.at(root / "stack"), document, "bob", _TOKEN_S)
+        token = demo_token(state, document, "bob", _TOKEN_S)
         yield Conninfo(
             address["host"], address["port"], server.database, server.user, token, "disable"
         )

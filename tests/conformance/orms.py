@@ -12,29 +12,18 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import psycopg
-
 from infra.devstack.conninfo import Conninfo
 from tests.conformance import postgresql, sources
 from tests.conformance.sources import Sdist, Unavailable
-from tests.conformance.suites import Outcomes, PytestSuite, Suite, collected, libpq
-
-_SUITE_TIMEOUT_S = 3600
-
-
-def _prepare(server: Conninfo, database: str, *statements: str) -> None:
-    """Make in an empty server what a suite expects there."""
-    with psycopg.connect(
-        host=server.host,
-        port=server.port,
-        dbname=database,
-        user=server.user,
-        password=server.password,
-        sslmode=server.sslmode,
-        autocommit=True,
-    ) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
+from tests.conformance.suites import (
+    SUITE_TIMEOUT_S,
+    Outcomes,
+    PytestSuite,
+    Suite,
+    collected,
+    libpq,
+    prepare,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +41,7 @@ class SqlAlchemy(PytestSuite):
     def run(self, server: Conninfo, only: frozenset[str] | None = None) -> Outcomes:
         """See Suite.run."""
         # As its README.unittests.rst has it.
-        _prepare(
+        prepare(
             server,
             server.database,
             "create schema test_schema",
@@ -96,7 +85,7 @@ class Django:
         # What its migrations want of a server that is built with more than ours.
         for extension in ("uuid-ossp", "pgcrypto"):
             postgresql.stand_in_extension(extension)
-        _prepare(server, "template1", 'create collation "sv-x-icu" from "C"')
+        prepare(server, "template1", 'create collation "sv-x-icu" from "C"')
         labels = self.packages if only is None else tuple(sorted({_label(test) for test in only}))
         with tempfile.TemporaryDirectory(prefix="conformance-") as name:
             work = Path(name)
@@ -116,7 +105,7 @@ class Django:
                 ),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=_SUITE_TIMEOUT_S,
+                timeout=SUITE_TIMEOUT_S,
                 check=False,
             )
             found = {

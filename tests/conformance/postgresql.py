@@ -95,6 +95,13 @@ def stand_in_extension(name: str) -> None:
         file.chmod(0o644)
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """A server of our own, as often new as wanted."""
 
@@ -105,9 +112,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._password = secrets.token_urlsafe(24)
         self._log = place / "server.log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = int(free.getsockname()[1])
+        self._port = free_port()
 
     def address(self, database: str = "postgres") -> Conninfo:
         """How its superuser signs in."""

@@ -175,6 +175,8 @@ class PostgresMachine:
         try:
             answer = target.feed(data)
         except TargetRefused as refused:
+            if refused.words:
+                return self._refused(refused.sqlstate, refused.words, now_ns)
             told = refused.sqlstate if refused.sqlstate.startswith(_TOLD) else "08004"
             return self._fail(told, f'target "{self.target}" refused the gateway', now_ns)
         commands: list[Command] = [Send(Side.TARGET, answer)] if answer else []
@@ -228,11 +230,15 @@ class PostgresMachine:
         return commands
 
     def _fail(self, sqlstate: str, text: str, now_ns: int) -> list[Command]:
-        self._farewell = (fatal(sqlstate, text), False)
+        return self._refused(sqlstate, fatal(sqlstate, text), now_ns)
+
+    def _refused(self, sqlstate: str, words: bytes, now_ns: int) -> list[Command]:
+        """Put the refusal into the book; the client reads `words` once it is there."""
+        self._farewell = (words, False)
         elapsed = now_ns - self._startup.started_ns
         facts = (
             self._startup.outcome("failed", sqlstate, elapsed),
-            Ended("target_refused", 0, 0, 0, len(self._farewell[0]), elapsed),
+            Ended("target_refused", 0, 0, 0, len(words), elapsed),
         )
         return [Record(3, facts)]
 

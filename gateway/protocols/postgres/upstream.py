@@ -52,12 +52,23 @@ def _is_ours(name: str) -> bool:
     return name.lower().startswith("gatebook.")
 
 
-class TargetRefused(Exception):
-    """The target did not let us in. `sqlstate` is the server's, or 08004."""
+def _about_settings(sqlstate: str) -> bool:
+    """Whether a server that knows who we are means a start-up setting: unknown, or no such value.
 
-    def __init__(self, reason: str, sqlstate: str = "08004") -> None:
+    A missing privilege may be our role's, which is nothing a client should hear of.
+    """
+    return sqlstate.startswith(("22", "42")) and sqlstate != "42501"
+
+
+class TargetRefused(Exception):
+    """The target did not let us in. `sqlstate` is the server's, or 08004; `words` is its
+    ErrorResponse when it is about a setting that the client asked for.
+    """
+
+    def __init__(self, reason: str, sqlstate: str = "08004", words: bytes = b"") -> None:
         super().__init__(reason)
         self.sqlstate = sqlstate
+        self.words = words
 
 
 class Upstream:
@@ -112,8 +123,9 @@ class Upstream:
                     raise TargetRefused("the target was ready before it authenticated")
                 self.ready = True
             case "E":
-                error = wire.fields(whole[5:])
-                raise TargetRefused("the target refused the sign-in", error.get("C", "08004"))
+                sqlstate = wire.fields(whole[5:]).get("C", "08004")
+                words = whole if self._authenticated and _about_settings(sqlstate) else b""
+                raise TargetRefused("the target refused the sign-in", sqlstate, words)
         return b""
 
     def _authentication(self, reader: Reader) -> bytes:

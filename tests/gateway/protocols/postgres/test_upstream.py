@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from gateway.machine import Command, Send, TargetConnected
+from gateway.machine import Close, Command, Send, TargetConnected
 from gateway.protocols.postgres.scram import Client, ScramError
 from gateway.protocols.postgres.upstream import Credential, TargetRefused, Upstream, with_person
 from tests.gateway.protocols.postgres import messages as pg
@@ -217,6 +217,28 @@ def test_a_refused_sign_in_says_nothing_of_our_role(code: str, told: str) -> Non
     assert failed(commands) == (told, 'target "shop" refused the gateway')
     assert outcomes(commands) == [(1, "failed", told)]
     assert b'gate"' not in sent(commands, CLIENT)
+
+
+@pytest.mark.parametrize("code", ["42704", "22023", "42601"])
+def test_what_the_target_says_of_a_start_up_setting_is_passed_on(code: str) -> None:
+    words = pg.error(code, 'unrecognized configuration parameter "x"', "FATAL")
+    commands = refusal(pg.message("R", bytes(4)) + words)
+    assert outcomes(commands) == [(1, "failed", code)]
+    assert sent(commands, CLIENT) == words
+    assert commands[-1] == Close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pg.error("42704", "who knows what an impostor says", "FATAL"),
+        pg.message("R", bytes(4)) + pg.error("42501", 'permission denied for role "gate"', "FATAL"),
+        pg.message("R", bytes(4)) + pg.error("XX000", "internal", "FATAL"),
+    ],
+)
+def test_nothing_else_is(answer: bytes) -> None:
+    commands = refusal(answer)
+    assert failed(commands) == ("08004", 'target "shop" refused the gateway')
 
 
 def test_an_impostor_gets_no_password() -> None:
