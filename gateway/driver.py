@@ -34,10 +34,12 @@ from gateway.machine import (
     Idle,
     Input,
     Opened,
+    Outcome,
     Receipt,
     Received,
     Record,
     Recorded,
+    Request,
     Rows,
     Send,
     Shutdown,
@@ -51,6 +53,7 @@ from gateway.machine import (
 from gateway.machine import NotDurable as NotDurableInput
 from gateway.machine import Refused as RefusedInput
 from gateway.node import Node
+from gateway.policy.decide import Moment
 from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.machine import PostgresMachine, Surroundings
 from gateway.protocols.postgres.startup import Door
@@ -64,6 +67,7 @@ _IDLE_S: Final = 0.005
 _CONNECT_S: Final = 10.0
 _CLOSE_S: Final = 5.0
 _SLICE: Final = 32 * 1024
+_CATALOG: Final = "catalog is read"
 _FAIRNESS: Final = "others first"
 _REQUESTS_HIGH: Final = 4 * 1024 * 1024
 _NAME_CHARS: Final = 64
@@ -122,6 +126,10 @@ class Connection(asyncio.Protocol):
         self._session_id = node.new_id()
         secret = node.sessions.add(self)
         self._application = ""
+        self._address = ""
+        # Statements under way that change the catalog, and whether some did that is not read yet.
+        self._changing: set[bytes] = set()
+        self._changed = False
         self._closed = False
         self._opened = False
         self._unrecorded_high = node.settings.gateway.journal.session_max_bytes
@@ -136,6 +144,7 @@ class Connection(asyncio.Protocol):
                 cancel_secret=secret,
                 session=str(UUID(bytes=self._session_id)),
                 nonce=node.new_id().hex(),
+                resolve=lambda name, *asked: node.catalogs[name].resolve(*asked),
             )
         )
 
@@ -143,6 +152,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transports[Side.CLIENT] = cast("asyncio.Transport", transport)
+        self._address = str((transport.get_extra_info("peername") or ("",))[0])
         if not self._timers:
             timeout = self._node.settings.gateway.postgres.login_timeout_s
             self._timers.append(self._loop.call_later(timeout, self._login_timed_out))
@@ -309,14 +319,17 @@ class Connection(asyncio.Protocol):
         decisions: list[Decision] = []
         encoded: list[tuple[bytes, bytes]] = []
         target = self._machine.target
+        moment = Moment(self._address, time.time())
         for request in command.requests:
             if request.action == "connect" and not request.refusal:
                 decision = policies.connect(
-                    principal, target, self._application, request.replication
+                    principal, target, self._application, request.replication, moment
                 )
                 recorder.connected_by = decision.policies
             else:
-                decision = policies.execute(principal, target, self._application, request)
+                decision = policies.execute(principal, target, self._application, request, moment)
+                if not request.refusal:
+                    self._note_change(request)
             (_ALLOWED if decision.verdict is Verdict.ALLOW else _DENIED).inc()
             decisions.append(decision)
             encoded += recorder.request(request, decision)
@@ -330,11 +343,38 @@ class Connection(asyncio.Protocol):
 
         self._node.journal.append(encoded, tell)
 
+    def _note_change(self, request: Request) -> None:
+        """Remember what will have changed the target's catalog once it is done."""
+        facts = request.facts
+        if facts.ddl or facts.opaque or (self._changed and request.kind == "transaction"):
+            self._changing.add(request.statement_id)
+        if facts.unknown:
+            # It may be a matter of what another gateway's session has just created.
+            self._node.catalogs[self._machine.target].look_soon()
+
+    def _catalog_changed(self, command: Record) -> None:
+        """Let the client's next words wait for what its last ones made."""
+        session = self._machine.session
+        for fact in command.facts:
+            if isinstance(fact, Outcome) and fact.statement_id in self._changing:
+                self._changing.discard(fact.statement_id)
+                self._changed = True
+        if self._changed and session is not None and not session.in_transaction:
+            self._changed = False
+            self._await_catalog()
+
+    def _await_catalog(self) -> None:
+        self.pause(Side.CLIENT, _CATALOG)
+        read = self._node.catalogs[self._machine.target].look()
+        read.add_done_callback(lambda _: self.resume(Side.CLIENT, _CATALOG))
+
     def _record(self, command: Record) -> None:
         recorder = self._recorder
         if recorder is None:
             return
         encoded = [recorder.fact(fact) for fact in command.facts]
+        if self._changing or self._changed:
+            self._catalog_changed(command)
         ticket = command.ticket
         if not self._opened and any(isinstance(fact, Opened) for fact in command.facts):
             self._opened = True
@@ -342,6 +382,8 @@ class Connection(asyncio.Protocol):
                 timer.cancel()
             self._check_expiry()
             self._node.sessions.know(self, *self._machine.cancel_key)
+            if not self._node.catalogs[self._machine.target].known:
+                self._await_catalog()
         if not ticket:
             self._node.journal.append(encoded, None)
             return

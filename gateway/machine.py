@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.identity.principal import Principal
+from gateway.policy.facts import UNKNOWN, Facts
 
 
 class Side(IntEnum):
@@ -53,7 +54,8 @@ class Request(msgspec.Struct, frozen=True):
     """Principal and target are the session's. `statement` never holds a credential.
 
     A request with a `refusal` is denied for what it is, whatever the policies say. One to connect
-    says which kind of `replication` it is for, if it is.
+    says which kind of `replication` it is for, if it is. `facts` are what the statement does at
+    this target.
     """
 
     statement_id: bytes
@@ -66,6 +68,7 @@ class Request(msgspec.Struct, frozen=True):
     prepared_id: bytes = bytes(16)
     refusal: str = ""
     replication: str = ""
+    facts: Facts = UNKNOWN
 
 
 # --- facts: what a machine wants recorded; the recorder makes events of them ---

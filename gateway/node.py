@@ -13,7 +13,7 @@ from gateway.catalog import Catalog
 from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Journal, publish_schemas
-from gateway.policy.decide import NoPolicies, Policies, PolicyError
+from gateway.policy.decide import NoPolicies, Policies, PolicyError, checked
 from gateway.policy.sql import Analyser
 from gateway.recorder import Clock
 from gateway.sessions import Sessions
@@ -95,7 +95,7 @@ def load_policies(folder: Path | None) -> Policies | NoPolicies:
         files = [(path.name, path.read_text()) for path in sorted(folder.glob("*.cedar"))]
         if not files:
             raise PolicyError(f"{folder} holds no .cedar file")
-        policies = Policies(files)
+        policies = checked(files)
     except (OSError, UnicodeDecodeError, PolicyError) as error:
         log.error("policies_unreadable", folder=str(folder), error=str(error))
         return NoPolicies()

@@ -44,6 +44,7 @@ def principal(claims: Mapping[str, Any], settings: Oidc, key_id: str, now: float
         expires_at=expires_at,
         token_id=None if token_id is None else _text(token_id, "jti"),
         key_id=key_id,
+        signed_in_at=_date(claims, "auth_time" if "auth_time" in claims else "iat"),
     )
 
 

@@ -18,7 +18,8 @@ class Principal:
     `agent` is the acting party's subject when someone acts for this person (RFC 8693 `act`).
     `expires_at` is in Unix seconds. `token_id` is the token's `jti`, and `key_id` the RFC 7638
     thumbprint of the key that verified it, by which a session can be re-checked without its
-    token being kept (`OidcAuthenticator.recheck`).
+    token being kept (`OidcAuthenticator.recheck`). `signed_in_at` is when the person proved who
+    they are (`auth_time`, else `iat`), where the token says so.
     """
 
     issuer: str
@@ -30,6 +31,7 @@ class Principal:
     expires_at: float
     token_id: str | None = None
     key_id: str | None = None
+    signed_in_at: float | None = None
 
 
 class Reason(StrEnum):

@@ -2,16 +2,17 @@
 
     permit(principal in Group::"support", action == Action::"connect", resource == Target::"shop");
 
-Principals are `User::"<issuer>|<subject>"`, members of `Group::"<group>"` for each of the
-token's groups. Actions are `connect`, `replicate` and `execute`; `prepare` is asked as `execute`.
-The context of `execute` has `kind` (String) and `kinds` (Set<String>), that of `replicate` has
-`replication` ("true" or "database"), that of all has `name`, `actor_type` and `application`.
-Annotations `@id`, `@message` and `@how_to_ask` name a policy and speak to the person it refuses.
+What policies may name is in `gatebook.cedarschema`. A statement is asked for its target as a
+whole and, where the policies speak of tables, columns or functions, for each of those it touches.
+It needs a permit for the target, or one for every table; a forbid on any of them refuses it.
+Annotations `@id`, `@message` and `@how_to_ask` name a policy and speak to the person it refuses;
+only a permit with `@unknown("permitted")` lets pass what the analysis did not understand.
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -19,23 +20,68 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import cedarpy
+import msgspec
 
 from gateway.identity.principal import Principal
 from gateway.machine import Decision, Request, Verdict
-from gateway.policy import sql
+from gateway.policy import schema, sql
+from gateway.policy.catalog import name_of, parts_of
+from gateway.policy.facts import RISKS, Facts
 
 NO_POLICY: Final = "no policy permits this"
+NOT_UNDERSTOOD: Final = "the statement is not fully understood"
+NEEDS_APPROVAL: Final = "this needs an approval, and approvals are not available yet"
 _ASK: Final = "Ask the owner of the target to add a policy that permits it."
+_BROKEN: Final = "a policy could not be evaluated"
+_DAY_S: Final = 86_400
+_WEEKDAYS: Final = (
+    "thursday", "friday", "saturday", "sunday", "monday", "tuesday", "wednesday",
+)  # fmt: skip
+_PARTS: Final = frozenset({"Schema", "Table", "Column", "Function"})
+_CONTEXT: Final = {"Var": "context"}
+# A permit for the tables of a statement does not permit these.
+_BEYOND_TABLES: Final = frozenset({"role", "extension", "system"})
 
 
 class PolicyError(Exception):
     """A policy set that cannot be used. Says which file, and why."""
 
 
+class Moment(msgspec.Struct, frozen=True):
+    """From where and when something is asked. `now_s` is Unix time; what is not known is absent
+    from the context, so that a rule that needs it denies.
+    """
+
+    client_address: str = ""
+    now_s: float | None = None
+
+
+_SOMETIME: Final = Moment()
+
+
 @dataclass(frozen=True, slots=True)
 class _Words:
     message: str
     how_to_ask: str
+    unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Mentions:
+    """What a policy set speaks of, so that nothing else need be asked or told apart."""
+
+    parts: frozenset[str]
+    time: bool
+    age: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Cedar's answer for one resource."""
+
+    allowed: bool
+    names: tuple[str, ...]
+    broken: bool
 
 
 class Policies:
@@ -72,25 +118,45 @@ class Policies:
                     f"every policy needs an @id of its own; see {policy_id or 'one without'}"
                 )
             seen.add(policy_id)
-            self._words[policy_id] = _Words(notes.get("message", ""), notes.get("how_to_ask", ""))
+            self._words[policy_id] = _Words(
+                notes.get("message") or "",
+                notes.get("how_to_ask") or "",
+                notes.get("unknown") == "permitted",
+            )
+        self._mentions = _mentions(document)
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
 
     def connect(
-        self, principal: Principal, target: str, application: str, replication: str = ""
+        self,
+        principal: Principal,
+        target: str,
+        application: str,
+        replication: str = "",
+        moment: Moment = _SOMETIME,
     ) -> Decision:
         """May this person reach this target at all? And replicate from it, if that is asked?"""
-        context = {"application": application}
-        decision = self._ask(principal, "connect", target, context)
+        asked = _Asked(self, principal, target, application, moment)
+        decision = self._visit(asked, "connect", {})
         if not replication or decision.verdict is not Verdict.ALLOW:
             return decision
         # An action of its own: who may connect may not therefore read everything there is.
-        further = self._ask(principal, "replicate", target, {**context, "replication": replication})
+        further = self._visit(asked, "replicate", {"replication": replication})
         if further.verdict is not Verdict.ALLOW:
             return further
         return Decision(Verdict.ALLOW, (*decision.policies, *further.policies), "")
 
+    def _visit(self, asked: _Asked, action: str, more: dict[str, str]) -> Decision:
+        # Once a session: not worth remembering.
+        (answer,) = asked.ask(action, [asked.target()], more)
+        return self._decision(answer)
+
     def execute(
-        self, principal: Principal, target: str, application: str, request: Request
+        self,
+        principal: Principal,
+        target: str,
+        application: str,
+        request: Request,
+        moment: Moment = _SOMETIME,
     ) -> Decision:
         """May this person run this statement there?"""
         if request.kind == sql.UNPARSEABLE:
@@ -100,59 +166,122 @@ class Policies:
             return Decision(Verdict.DENY, (), request.refusal)
         if request.kind == sql.EMPTY:
             return Decision(Verdict.ALLOW, (), "an empty statement does nothing")
-        context = {
-            "application": application,
-            "kind": request.kind,
-            "kinds": request.kinds,
-        }
-        return self._ask(principal, "execute", target, context)
-
-    def _ask(
-        self, principal: Principal, action: str, target: str, context: dict[str, Any]
-    ) -> Decision:
         key = (
+            *self._key(principal, "execute", target, application, moment),
+            request.kind,
+            request.kinds,
+            request.facts,
+        )
+        known = self._known.get(key)
+        if known is None:
+            asked = _Asked(self, principal, target, application, moment)
+            known = self._keep(key, self._judge(asked, request))
+        return known
+
+    def see_clear(
+        self,
+        principal: Principal,
+        target: str,
+        application: str,
+        columns: Iterable[str],
+        moment: Moment = _SOMETIME,
+    ) -> frozenset[str]:
+        """Those of the columns (`schema.table.column`) this person may see unmasked."""
+        asked = _Asked(self, principal, target, application, moment)
+        given = list(columns)
+        answers = asked.ask("see_clear", [asked.column(name) for name in given], {})
+        return frozenset(
+            name
+            for name, answer in zip(given, answers, strict=True)
+            if answer.allowed and not answer.broken
+        )
+
+    def _key(
+        self, principal: Principal, action: str, target: str, application: str, moment: Moment
+    ) -> tuple[Any, ...]:
+        """Everything an answer may depend on. What no policy speaks of is left out."""
+        now, mentions = moment.now_s, self._mentions
+        return (
             principal.issuer,
             principal.subject,
             principal.name,
+            principal.agent,
             principal.actor_type,
             principal.groups,
             action,
             target,
-            *context.values(),
+            application,
+            moment.client_address,
+            now // 60 if mentions.time and now is not None else None,
+            _age(principal, now) if mentions.age else None,
         )
-        known = self._known.get(key)
-        if known is None:
-            known = self._evaluate(principal, action, target, context)
-            self._known[key] = known
-            if len(self._known) > self._REMEMBERED:
-                self._known.popitem(last=False)
-        return known
 
-    def _evaluate(
-        self, principal: Principal, action: str, target: str, context: dict[str, Any]
-    ) -> Decision:
-        user = {"type": "User", "id": f"{principal.issuer}|{principal.subject}"}
-        groups = [{"type": "Group", "id": group} for group in principal.groups]
-        entities = [{"uid": user, "attrs": {}, "parents": groups}] + [
-            {"uid": group, "attrs": {}, "parents": []} for group in groups
-        ]
-        values = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in context.items()}
-        request = {
-            "principal": user,
-            "action": {"type": "Action", "id": action},
-            "resource": {"type": "Target", "id": target},
-            "context": {
-                **values,
-                "name": principal.name,
-                "actor_type": principal.actor_type,
-            },
-        }
-        result = cedarpy.is_authorized(request, self._set, entities)
-        names = tuple(sorted(self._name(reason, result) for reason in result.diagnostics.reasons))
-        if result.diagnostics.errors:
+    def _keep(self, key: tuple[Any, ...], decision: Decision) -> Decision:
+        self._known[key] = decision
+        if len(self._known) > self._REMEMBERED:
+            self._known.popitem(last=False)
+        return decision
+
+    def _judge(self, asked: _Asked, request: Request) -> Decision:
+        facts = request.facts
+        context = _context(request)
+        (whole,) = asked.ask("execute", [asked.target()], context)
+        if whole.broken or (not whole.allowed and whole.names):
+            return self._decision(whole)
+        tables: list[_Answer] = []
+        if self._mentions.parts:
+            answers = self._parts(asked, facts, context)
+            refused = [a for a in answers if a.broken or (not a.allowed and a.names)]
+            if refused:
+                names = {name for answer in refused for name in answer.names}
+                broken = any(answer.broken for answer in refused)
+                return self._decision(_Answer(False, tuple(sorted(names)), broken))
+            tables = answers[: len(facts.tables_read | facts.tables_written)]
+        if not whole.allowed:
+            beyond = facts.files or facts.links or facts.ddl & _BEYOND_TABLES
+            if beyond or not tables or not all(answer.allowed for answer in tables):
+                return self._with_approval(asked, context) or self._decision(whole)
+            whole = _Answer(True, tuple(sorted({n for a in tables for n in a.names})), False)
+        if facts.unknown and not any(self._lets_unknown_pass(name) for name in whole.names):
+            shown = "; ".join(sorted(facts.unknown)[:5])
+            return Decision(Verdict.DENY, (), NOT_UNDERSTOOD, f"Not understood: {shown}.")
+        return self._decision(whole)
+
+    def _parts(self, asked: _Asked, facts: Facts, context: dict[str, Any]) -> list[_Answer]:
+        """Answers for each table the statement touches, then for columns and functions."""
+        owners = dict(facts.owners)
+        resources, contexts = [], []
+        for name in sorted(facts.tables_read | facts.tables_written):
+            resources.append(asked.table(name, owners.get(name, "")))
+            contexts.append(_access(name, facts.tables_read, facts.tables_written))
+        if "Column" in self._mentions.parts:
+            for name in sorted(facts.columns_read | facts.columns_written):
+                resources.append(asked.column(name))
+                contexts.append(_access(name, facts.columns_read, facts.columns_written))
+        if "Function" in self._mentions.parts:
+            for name in sorted(facts.functions):
+                resources.append(asked.function(name))
+                contexts.append(["execute"])
+        return asked.ask("execute", resources, context, contexts)
+
+    def _with_approval(self, asked: _Asked, context: dict[str, Any]) -> Decision | None:
+        (answer,) = asked.ask("execute_with_approval", [asked.target()], context)
+        if answer.broken or not answer.allowed:
+            return None
+        return Decision(
+            Verdict.HOLD, answer.names, NEEDS_APPROVAL, "Ask for a rule that permits it until then."
+        )
+
+    def _lets_unknown_pass(self, name: str) -> bool:
+        words = self._words.get(name)
+        return words is not None and words.unknown
+
+    def _decision(self, answer: _Answer) -> Decision:
+        names = answer.names
+        if answer.broken:
             # A policy that fails to evaluate might have been the one that forbids.
-            return Decision(Verdict.DENY, names, "a policy could not be evaluated")
-        if result.allowed:
+            return Decision(Verdict.DENY, names, _BROKEN)
+        if answer.allowed:
             return Decision(Verdict.ALLOW, names, "")
         said = [self._words[name] for name in names if name in self._words]
         reason = "; ".join(words.message for words in said if words.message)
@@ -163,9 +292,234 @@ class Policies:
             Verdict.DENY, names, reason or f"forbidden by {', '.join(names)}", hint or _ASK
         )
 
-    @staticmethod
-    def _name(reason: str, result: Any) -> str:
-        return str(result.diagnostics.id_annotations_by_reason.get(reason, reason))
+    @property
+    def parsed(self) -> Any:
+        """Cedar's own set."""
+        return self._set
+
+
+class _Asked:
+    """Who asks, from where: what is the same for every resource of one question."""
+
+    def __init__(
+        self,
+        policies: Policies,
+        principal: Principal,
+        target: str,
+        application: str,
+        moment: Moment,
+    ) -> None:
+        self._policies = policies
+        self._name = target
+        groups = [{"type": "Group", "id": group} for group in principal.groups]
+        about = {
+            "name": principal.name,
+            "groups": list(principal.groups),
+            "actor_type": principal.actor_type,
+        }
+        user = {"type": "User", "id": f"{principal.issuer}|{principal.subject}"}
+        self._entities: list[dict[str, Any]] = [
+            {"uid": user, "attrs": about, "parents": groups},
+            *({"uid": group, "attrs": {}, "parents": []} for group in groups),
+        ]
+        self._principal = user
+        if principal.agent:
+            self._principal = {"type": "Agent", "id": f"{principal.issuer}|{principal.agent}"}
+            self._entities.append({"uid": self._principal, "attrs": about, "parents": [user]})
+        self._context: dict[str, Any] = {
+            "application": application,
+            "name": principal.name,
+            "actor_type": principal.actor_type,
+        }
+        if moment.now_s is not None:
+            self._context["time"] = _time(moment.now_s)
+        address = _address(moment.client_address)
+        if address:
+            self._context["client_address"] = {"__extn": {"fn": "ip", "arg": address}}
+        age = _age(principal, moment.now_s)
+        if age is not None:
+            self._context["sign_in_age_s"] = age
+        self._added: set[tuple[str, str]] = set()
+
+    def target(self) -> dict[str, str]:
+        """The target as a resource."""
+        return self._entity("Target", self._name, None)
+
+    def table(self, full: str, owner: str) -> dict[str, str]:
+        """A table, in its schema where it is known in which one."""
+        parts = parts_of(full)
+        parent = self.target()
+        if len(parts) > 1:
+            parent = self._entity("Schema", name_of(self._name, parts[0]), parent)
+        about = {"name": parts[-1], "owner": owner}
+        return self._entity("Table", name_of(self._name, *parts), parent, about)
+
+    def column(self, full: str) -> dict[str, str]:
+        """A column, in its table."""
+        parts = parts_of(full)
+        table = self.table(name_of(*parts[:-1]), "")
+        return self._entity("Column", name_of(self._name, *parts), table)
+
+    def function(self, full: str) -> dict[str, str]:
+        """A function, in its schema."""
+        parts = parts_of(full)
+        parent = self._entity("Schema", name_of(self._name, parts[0]), self.target())
+        return self._entity("Function", name_of(self._name, *parts), parent)
+
+    def _entity(
+        self,
+        kind: str,
+        name: str,
+        parent: dict[str, str] | None,
+        about: dict[str, str] | None = None,
+    ) -> dict[str, str]:
+        uid = {"type": kind, "id": name}
+        if (kind, name) not in self._added:
+            self._added.add((kind, name))
+            parents = [] if parent is None else [parent]
+            self._entities.append({"uid": uid, "attrs": about or {}, "parents": parents})
+        return uid
+
+    def ask(
+        self,
+        action: str,
+        resources: list[dict[str, str]],
+        context: dict[str, Any],
+        access: list[list[str]] | None = None,
+    ) -> list[_Answer]:
+        """Cedar's answer for each resource; `access` is what is done to it."""
+        shared = {**self._context, **context}
+        requests = [
+            {
+                "principal": self._principal,
+                "action": {"type": "Action", "id": action},
+                "resource": resource,
+                "context": shared if access is None else {**shared, "access": access[index]},
+            }
+            for index, resource in enumerate(resources)
+        ]
+        if not requests:
+            return []
+        results = cedarpy.is_authorized_batch(requests, self._policies.parsed, self._entities)
+        return [_answer(result) for result in results]
+
+
+def _answer(result: Any) -> _Answer:
+    found = result.diagnostics
+    names = {str(found.id_annotations_by_reason.get(reason, reason)) for reason in found.reasons}
+    return _Answer(bool(result.allowed), tuple(sorted(names)), bool(found.errors))
+
+
+def _context(request: Request) -> dict[str, Any]:
+    facts = request.facts
+    access = [
+        *(["read"] if facts.tables_read else []),
+        *(["write"] if facts.tables_written else []),
+    ]
+    context: dict[str, Any] = {
+        "kind": request.kind,
+        "kinds": sorted(request.kinds | facts.kinds),
+        "tables_read": sorted(facts.tables_read),
+        "tables_written": sorted(facts.tables_written),
+        "columns_read": sorted(facts.columns_read),
+        "columns_written": sorted(facts.columns_written),
+        "functions": sorted(facts.functions),
+        "access": access,
+        "has_where": facts.has_where,
+        "has_limit": facts.has_limit,
+        "ddl": sorted(facts.ddl),
+        "files": sorted(facts.files),
+        "links": sorted(facts.links),
+        "risk": facts.risk,
+        "risk_level": RISKS.index(facts.risk),
+        "unknown": sorted(facts.unknown),
+    }
+    if facts.limit >= 0:
+        context["limit"] = facts.limit
+    return context
+
+
+def _access(name: str, read: frozenset[str], written: frozenset[str]) -> list[str]:
+    return [*(["read"] if name in read else []), *(["write"] if name in written else [])]
+
+
+def _time(now_s: float) -> dict[str, Any]:
+    days, seconds = divmod(int(now_s), _DAY_S)
+    return {
+        "hour": seconds // 3600,
+        "minute": seconds // 60,
+        "weekday": _WEEKDAYS[days % 7],
+    }
+
+
+def _age(principal: Principal, now_s: float | None) -> int | None:
+    if principal.signed_in_at is None or now_s is None:
+        return None
+    # A clock that jumped back makes nobody's sign-in younger than now.
+    return max(0, int(now_s - principal.signed_in_at))
+
+
+def _address(given: str) -> str:
+    """As Cedar reads addresses; empty where it is none."""
+    try:
+        address = ipaddress.ip_address(given.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _mentions(document: dict[str, Any]) -> _Mentions:
+    """Read from Cedar's JSON form of the policies."""
+    parts: set[str] = set()
+    attributes: set[str] = set()
+    everything = False
+    ahead: list[Any] = [document.get("staticPolicies", {}), document.get("templates", {})]
+    while ahead:
+        one = ahead.pop()
+        if isinstance(one, list):
+            ahead += one
+            continue
+        if not isinstance(one, dict):
+            continue
+        kind = one.get("type") or one.get("entity_type")
+        if isinstance(kind, str) and kind in _PARTS:
+            parts.add(kind)
+        if one == _CONTEXT:
+            # The whole of it is compared with something.
+            everything = True
+        for key in (".", "has"):
+            access = one.get(key)
+            if isinstance(access, dict) and isinstance(access.get("attr"), str):
+                left = access.get("left")
+                attributes.add(access["attr"])
+                if left == {"Var": "resource"}:
+                    parts.add("Table")
+                if left == _CONTEXT:
+                    one = {**one, key: access["attr"]}
+        ahead += one.values()
+    if "access" in attributes:
+        parts.add("Table")
+    if everything:
+        return _Mentions(_PARTS, time=True, age=True)
+    return _Mentions(
+        frozenset(parts),
+        time=bool(attributes & {"time", "hour", "minute", "weekday"}),
+        age="sign_in_age_s" in attributes,
+    )
+
+
+def checked(files: Iterable[tuple[str, str]]) -> Policies:
+    """`Policies` whose names and types are right by the schema. Raises PolicyError."""
+    given = sorted(files)
+    for name, text in given:
+        try:
+            found = schema.problems(text)
+        except ValueError as error:
+            raise PolicyError(f"{name}: {error}") from None
+        if found:
+            raise PolicyError(f"{name}: {'; '.join(found[:5])}")
+    return Policies(given)
 
 
 class NoPolicies:
@@ -174,13 +528,23 @@ class NoPolicies:
     digest = ""
 
     def connect(
-        self, principal: Principal, target: str, application: str, replication: str = ""
+        self,
+        principal: Principal,
+        target: str,
+        application: str,
+        replication: str = "",
+        moment: Moment = _SOMETIME,
     ) -> Decision:
         """Denied."""
         return self._deny()
 
     def execute(
-        self, principal: Principal, target: str, application: str, request: Request
+        self,
+        principal: Principal,
+        target: str,
+        application: str,
+        request: Request,
+        moment: Moment = _SOMETIME,
     ) -> Decision:
         """Denied."""
         return self._deny()

@@ -175,7 +175,8 @@ def _kind(node: str) -> str:
     return _RENAMED.get(name, name)
 
 
-def _kinds(tree: str) -> frozenset[str]:
+def kinds_of(tree: str) -> frozenset[str]:
+    """Kinds of the statements in a parse tree's JSON text, nested ones included."""
     kinds = {_kind(node) for node in _NODE.findall(tree)}
     if "copy_to" in kinds:
         if '"is_from":true' in tree:
@@ -275,7 +276,7 @@ def refused(statement: Statement, message: str, sqlstate: str) -> Statement:
 
 def _single(text: str, tree: str, offset: int = 0) -> Statement:
     top = _TOP.search(tree)
-    kinds = _kinds(tree)
+    kinds = kinds_of(tree)
     if top is None or not kinds:
         return unparseable(text, "the statement is not understood")
     kind = _kind(top.group(1))

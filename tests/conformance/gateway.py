@@ -29,7 +29,7 @@ DATABASES = (
 
 _TOKEN_S = 6 * 3600
 _POLICY = """\
-@id("everything")
+@id("everything") @unknown("permitted")
 permit (principal in Group::"dba", action in [Action::"connect", Action::"execute"], resource);
 """
 

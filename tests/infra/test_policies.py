@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.identity.principal import Principal
-from gateway.machine import Request, Verdict
-from gateway.policy import sql
+from gateway.machine import Verdict
 from gateway.policy.decide import Policies
 from infra.devstack.configuration import POLICIES
+from tests.gateway.policy.catalogs import request
 
 ALLOW, DENY = Verdict.ALLOW, Verdict.DENY
 READS = [
@@ -65,11 +65,8 @@ def person(*groups: str) -> Principal:
 
 
 def verdict(policies: Policies, principal: Principal, text: str, target: str = "shop") -> Verdict:
-    [statement] = sql.analyse(text)
-    request = Request(
-        b"\0" * 16, "execute", statement.kind, statement.kinds, statement.relations, text
-    )
-    return policies.execute(principal, target, "psql", request).verdict
+    asked = request(text, inner="select 1" if text.startswith("execute") else "")
+    return policies.execute(principal, target, "psql", asked).verdict
 
 
 @pytest.mark.parametrize("group", ["support", "auditors"])
@@ -101,9 +98,8 @@ def test_the_groups_reach_the_shop_alone(policies: Policies) -> None:
 
 
 def test_support_is_told_why_and_whom_to_ask(policies: Policies) -> None:
-    [statement] = sql.analyse("drop table customers")
-    request = Request(b"\0" * 16, "execute", statement.kind, statement.kinds, (), statement.text)
-    decision = policies.execute(person("support"), "shop", "psql", request)
+    asked = request("drop table customers")
+    decision = policies.execute(person("support"), "shop", "psql", asked)
     assert decision.policies == ("support-changes-nothing",)
     assert "changes nothing" in decision.reason
     assert "dba" in decision.hint

@@ -17,10 +17,11 @@ CLERK = "clerk"
 """A role at the target that may read and insert, and nothing else: as alice by POLICIES."""
 CLERK_PASSWORD = "insert-only"
 POLICIES = """
-@id("dba") permit (principal in Group::"dba", action, resource == Target::"shop");
+@id("dba") @unknown("permitted")
+permit (principal in Group::"dba", action, resource == Target::"shop");
 @id("clerk-connects")
 permit (principal in Group::"support", action == Action::"connect", resource == Target::"shop");
-@id("clerk-inserts")
+@id("clerk-inserts") @unknown("permitted")
 permit (principal in Group::"support", action == Action::"execute", resource == Target::"shop")
 unless { context.kinds.containsAny(["delete", "update", "truncate", "merge"]) };
 @id("clerk-removes-nothing")

@@ -20,6 +20,7 @@ from gateway.machine import (
     Verdict,
 )
 from gateway.policy import sql
+from gateway.policy.facts import Resolve, SessionNames
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import pipeline, replication, requests, wire
 from gateway.protocols.postgres.names import Effect, Names, Together
@@ -66,6 +67,8 @@ class Asking:
         next_ticket: Callable[[], int],
         waiting: dict[int, Item | Held],
         last_sent: Callable[[], Run | None],
+        resolve: Resolve,
+        meaning: SessionNames,
     ) -> None:
         self._language = language
         self._catalog = catalog
@@ -73,6 +76,9 @@ class Asking:
         self._next_ticket = next_ticket
         self._waiting = waiting
         self._last_sent = last_sent
+        self._resolve = resolve
+        # What decides which relation a name means: by what was asked, whether or not it has run.
+        self._meaning = meaning
         self._parts: list[Part] = []
         self._parts_bytes = 0
         self._fresh: dict[Prepared, Part] = {}
@@ -367,6 +373,7 @@ class Asking:
         for index, run in enumerate(runs):
             asked.append(self._request(run, "prepare" if index < prepares else action))
             if index >= prepares:
+                self._meaning = asked[-1].facts.after(self._meaning)
                 # Before the next one is judged, which may fetch from the cursor it declares.
                 run.change = self._change(run)
         self.statements_seen += len(runs) - prepares
@@ -377,6 +384,8 @@ class Asking:
         statement = run.statement
         kinds, relations = statement.kinds, statement.relations
         named = self._named(statement)
+        inner = named.statement if named is not None else None
+        facts = self._resolve(statement, self._meaning, inner)
         if named is not None:
             # It does what that one's PREPARE or DECLARE said.
             kinds = kinds | named.statement.kinds
@@ -406,6 +415,7 @@ class Asking:
             parameters=parameters,
             prepared_id=_prepared_id(named, portal),
             refusal=statement.error,
+            facts=facts,
         )
 
     def _named(self, statement: Statement) -> Prepared | None:

@@ -28,6 +28,7 @@ from gateway.machine import (
     TargetConnected,
     TargetUnreachable,
 )
+from gateway.policy.facts import UNKNOWN, Facts, SessionNames
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import upstream, wire
 from gateway.protocols.postgres.requests import Language
@@ -44,6 +45,7 @@ from gateway.protocols.postgres.wire import fatal, message
 _REASONS: Final = {"58030": "not_durable", "08006": "client_lost"}
 
 # A client may know these: they are about the server's capacity, not about our role on it.
+_PATH: Final = frozenset({"options", "search_path", "role", "session_authorization"})
 _LONG_KEYS: Final = 2
 _TOLD: Final = ("53", "57", "3D")
 
@@ -53,7 +55,8 @@ class Surroundings:
     """What a machine is given: the world's randomness and knowledge, as values.
 
     `cancel_secret` is what the client learns, of its 32 bytes only four before
-    protocol 3.2; `session` is the session's id as text; `nonce` is for the target's SCRAM.
+    protocol 3.2; `session` is the session's id as text; `nonce` is for the target's SCRAM;
+    `resolve` says what a statement does at a target.
     """
 
     door: Door
@@ -65,6 +68,9 @@ class Surroundings:
     cancel_secret: bytes
     nonce: str
     session: str = ""
+    resolve: Callable[[str, Statement, SessionNames, Statement | None], Facts] = (
+        lambda target, statement, meaning, inner: UNKNOWN
+    )
 
 
 class PostgresMachine:
@@ -221,6 +227,13 @@ class PostgresMachine:
             self._around.new_id,
             self._around.chunk_bytes,
             now_ns,
+            resolve=lambda statement, meaning, inner: self._around.resolve(
+                self.target, statement, meaning, inner
+            ),
+            # With options of its own a client may begin with another search_path.
+            meaning=SessionNames(
+                certain=not _PATH & {name.lower() for name in self._startup.parameters}
+            ),
         )
         commands: list[Command] = [Send(Side.CLIENT, text)]
         for late in self._late:

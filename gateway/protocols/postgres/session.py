@@ -30,6 +30,7 @@ from gateway.machine import (
     Shutdown,
     Side,
 )
+from gateway.policy.facts import Resolve, SessionNames
 from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.answering import Answering
 from gateway.protocols.postgres.asking import Asking
@@ -60,6 +61,9 @@ class Session:
         new_id: Callable[[], bytes],
         chunk_bytes: int,
         now_ns: int,
+        *,
+        resolve: Resolve,
+        meaning: SessionNames,
     ) -> None:
         self._now = self._opened = now_ns
         self._waiting: dict[int, Item | Held] = {}
@@ -73,6 +77,8 @@ class Session:
             next_ticket=lambda: next(tickets),
             waiting=self._waiting,
             last_sent=lambda: self._answering.last_sent(),  # noqa: PLW0108 (made below)
+            resolve=resolve,
+            meaning=meaning,
         )
         self._answering = Answering(
             language=language,
@@ -105,6 +111,11 @@ class Session:
     def waiting(self) -> bool:
         """Response bytes wait for more of their kind; an Idle releases them."""
         return bool(self._answering.held)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the target was in a transaction when it last was ready."""
+        return self._answering.transaction != ord("I")
 
     @property
     def unrecorded_bytes(self) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.identity.principal import Principal
 from gateway.machine import Decision, Request, Verdict
 from gateway.policy.decide import NO_POLICY, NoPolicies, Policies, PolicyError
-from gateway.policy.sql import analyse
+from tests.gateway.policy.catalogs import request
 
 ALICE = Principal("https://i", "a1", "alice", ("support",), None, "person", 2e9)
 BOB = Principal("https://i", "b1", "bob", ("dba",), None, "person", 2e9)
@@ -27,19 +27,6 @@ when { ["select", "explain"].containsAll(context.kinds) };
 
 def policies(*texts: str) -> Policies:
     return Policies((f"{number}.cedar", text) for number, text in enumerate(texts))
-
-
-def request(text: str) -> Request:
-    (statement,) = analyse(text)
-    return Request(
-        bytes(16),
-        "execute",
-        statement.kind,
-        statement.kinds,
-        statement.relations,
-        statement.recorded,
-        refusal=statement.error,
-    )
 
 
 def execute(
@@ -63,7 +50,7 @@ def test_silence_denies() -> None:
     for decision in (
         execute(policies(SUPPORT), who=BOB),
         execute(policies(SUPPORT), target="other"),
-        execute(policies(SUPPORT), "delete from t"),
+        execute(policies(SUPPORT), "delete from orders"),
         policies(SUPPORT).connect(BOB, "shop", "psql"),
         policies("").connect(ALICE, "shop", "psql"),
     ):
@@ -84,7 +71,7 @@ def test_forbidding_wins_and_speaks() -> None:
     forbid (principal, action == Action::"execute", resource)
     when { context.kinds.contains("drop") };
     """
-    decision = execute(policies(permit("true"), forbid), "drop table t")
+    decision = execute(policies(permit("true"), forbid), "drop table orders")
     assert decision == Decision(
         Verdict.DENY, ("no-drops",), "tables are not dropped here", "Open a ticket."
     )
@@ -113,8 +100,11 @@ def test_several_that_forbid_all_speak() -> None:
 
 def test_nested_kinds_count() -> None:
     given = policies(SUPPORT)
-    assert execute(given, "with d as (delete from t returning 1) select 1").verdict is Verdict.DENY
-    assert execute(given, "explain analyze delete from t").verdict is Verdict.DENY
+    assert (
+        execute(given, "with d as (delete from orders returning 1) select 1").verdict
+        is Verdict.DENY
+    )
+    assert execute(given, "explain analyze delete from orders").verdict is Verdict.DENY
     assert execute(given, "explain select 1").verdict is Verdict.ALLOW
 
 
@@ -238,7 +228,11 @@ def test_remembered_decisions_are_not_anothers() -> None:
         for who in people
         for target in ("shop", "other")
         for application in ("psql", "pgadmin")
-        for text in ("select 1", "delete from t", "with d as (delete from t returning 1) table d")
+        for text in (
+            "select 1",
+            "delete from orders",
+            "with d as (delete from orders returning 1) table d",
+        )
     ]
     fresh = [
         execute(
