@@ -66,8 +66,7 @@ async def serve(settings: Settings) -> None:
     trimming.cancel()
     log.info("stopping", connections=len(node.sessions))
     server.close()
-    for connection in node.sessions.all():
-        connection.shut_down()
+    await node.sessions.end(_DRAIN_S)
     await node.close()
     await health.close()
 

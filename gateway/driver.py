@@ -23,6 +23,7 @@ from gateway.machine import (
     Ask,
     Authenticate,
     Authenticated,
+    CancelRunning,
     CancelStatement,
     Close,
     Closed,
@@ -66,6 +67,12 @@ from schemas.masking.detect import scrub
 _IDLE_S: Final = 0.005
 _CONNECT_S: Final = 10.0
 _CLOSE_S: Final = 5.0
+_CANCEL_S: Final = 5.0
+# A client that is still sending when it is told why it must go: how much more is taken and
+# thrown away, for how long at most, and how long a silence ends the waiting.
+_DRAIN_BYTES: Final = 64 * 1024 * 1024
+_DRAIN_S: Final = 5.0
+_QUIET_S: Final = 0.2
 _SLICE: Final = 32 * 1024
 _CATALOG: Final = "catalog is read"
 _FAIRNESS: Final = "others first"
@@ -133,6 +140,7 @@ class Connection(asyncio.Protocol):
         self._closed = False
         self._opened = False
         self._unrecorded_high = node.settings.gateway.journal.session_max_bytes
+        self._drained = 0
         self._machine = PostgresMachine(
             Surroundings(
                 door=Door(tls is not None, cleartext, frozenset(node.targets)),
@@ -166,6 +174,9 @@ class Connection(asyncio.Protocol):
             self.feed(TlsStarted(self._tls_version))
 
     def data_received(self, data: bytes) -> None:
+        if self._closed:
+            self._drained += len(data)
+            return
         if len(data) <= _SLICE and not self._unread:
             self.feed(Received(Side.CLIENT, data))
             return
@@ -266,8 +277,11 @@ class Connection(asyncio.Protocol):
                 self._spawn(self._connect())
             case CancelStatement(process_id, secret):
                 self._node.control.cancel(process_id, secret)
-            case Close():
-                self._close()
+            case CancelRunning():
+                self.cancel()
+                self._timers.append(self._loop.call_later(_CANCEL_S, self.shut_down))
+            case Close(drain):
+                self._close(drain)
             case Abort(reason):
                 _ABORTED.inc()
                 log.error("aborted", reason=reason)
@@ -568,17 +582,42 @@ class Connection(asyncio.Protocol):
         """See gateway.sessions.Cancellable."""
         self.feed(Shutdown())
 
-    def _close(self) -> None:
+    def _close(self, drain: bool = False) -> None:
         if self._closed:
             return
         self._closed = True
         self._node.sessions.remove(self)
         for timer in self._timers:
             timer.cancel()
-        for transport in self._transports.values():
-            transport.close()
-            # A peer that does not read would keep what was sent to it, and us, for ever.
-            self._loop.call_later(_CLOSE_S, transport.abort)
+        for side, transport in self._transports.items():
+            if drain and side is Side.CLIENT and not transport.is_closing():
+                self._drain(transport)
+            else:
+                self._let_go(transport)
+
+    def _let_go(self, transport: asyncio.Transport) -> None:
+        transport.close()
+        # A peer that does not read would keep what was sent to it, and us, for ever.
+        self._loop.call_later(_CLOSE_S, transport.abort)
+
+    def _drain(self, client: asyncio.Transport) -> None:
+        """Read what the client is still sending, and throw it away: see Close."""
+        self._unread.clear()
+        self._paused[Side.CLIENT].clear()
+        with contextlib.suppress(RuntimeError):
+            client.resume_reading()
+        if client.can_write_eof():
+            client.write_eof()
+        deadline = self._loop.time() + _DRAIN_S
+
+        def look(before: int) -> None:
+            going_on = before < self._drained <= _DRAIN_BYTES and self._loop.time() < deadline
+            if going_on and not client.is_closing():
+                self._loop.call_later(_QUIET_S, look, self._drained)
+            else:
+                self._let_go(client)
+
+        self._loop.call_later(_QUIET_S, look, self._drained)
 
 
 async def open_target(

@@ -277,8 +277,18 @@ class CancelStatement(msgspec.Struct, frozen=True):
     secret: bytes
 
 
+class CancelRunning(msgspec.Struct, frozen=True):
+    """Have the target cancel what runs for this client; send Shutdown when that takes too long."""
+
+
 class Close(msgspec.Struct, frozen=True):
-    """Close both sides once what was sent is written. The session is over."""
+    """Close both sides once what was sent is written. The session is over.
+
+    `drain`: the client was told why and may still be sending. A socket that is closed with
+    unread bytes in it is reset, and the client never reads what it was told.
+    """
+
+    drain: bool = False
 
 
 class Abort(msgspec.Struct, frozen=True):
@@ -288,7 +298,16 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 Command = (
-    Send | StartTls | Authenticate | Ask | Record | ConnectTarget | CancelStatement | Close | Abort
+    Send
+    | StartTls
+    | Authenticate
+    | Ask
+    | Record
+    | ConnectTarget
+    | CancelStatement
+    | CancelRunning
+    | Close
+    | Abort
 )
 
 

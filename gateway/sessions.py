@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import secrets
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client import Gauge
 
+_AT_ONCE_S: Final = 1.0
 _OPEN = Gauge("gatebook_connections", "Client connections open now.")
 
 
@@ -24,7 +27,7 @@ class Cancellable(Protocol):
         ...
 
     def shut_down(self) -> None:
-        """End politely."""
+        """End politely; told again, at once."""
         ...
 
 
@@ -41,6 +44,8 @@ class Sessions:
         # A proof is a hash of what only the client knows, and tells nothing by how long it takes
         # to find.
         self._by_proof: dict[bytes, Cancellable] = {}
+        self._none = asyncio.Event()
+        self._none.set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -48,6 +53,7 @@ class Sessions:
     def add(self, connection: Cancellable) -> bytes:
         """A new connection: the 32 bytes of its secret."""
         self._open[connection] = b""
+        self._none.clear()
         _OPEN.set(len(self._open))
         return secrets.token_bytes(32)
 
@@ -63,6 +69,17 @@ class Sessions:
         if self._by_proof.get(proof) is connection:
             del self._by_proof[proof]
         _OPEN.set(len(self._open))
+        if not self._open:
+            self._none.set()
+
+    async def end(self, within_s: float) -> None:
+        """Shut every connection down; those that are not over in time are told again."""
+        for seconds in (within_s, _AT_ONCE_S):
+            for connection in self.all():
+                connection.shut_down()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._none.wait()
 
     def cancel(self, proof: bytes) -> bool:
         """Cancel what the proof is for. False when that is no session of this node."""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.sessions import Sessions, cancel_proof
 
 
 class Connection:
-    def __init__(self) -> None:
-        self.cancelled = 0
+    """Is over when it was told `patience` times."""
+
+    def __init__(self, sessions: Sessions | None = None, patience: int = 1) -> None:
+        self.cancelled = self.told = 0
+        self._sessions = sessions
+        self._patience = patience
 
     def cancel(self) -> None:
         self.cancelled += 1
 
     def shut_down(self) -> None:
-        raise AssertionError
+        assert self._sessions is not None
+        self.told += 1
+        if self.told == self._patience:
+            self._sessions.remove(self)
 
 
 PROCESS_ID = 4711
@@ -57,3 +66,16 @@ def test_a_session_of_another_node_is_not_ours_to_cancel() -> None:
 
 def test_a_proof_is_of_one_session() -> None:
     assert cancel_proof(1, b"abcd") != cancel_proof(2, b"abcd")
+
+
+async def test_all_are_told_to_end_and_those_that_do_not_are_told_again() -> None:
+    sessions = Sessions()
+    quick, slow = Connection(sessions), Connection(sessions, patience=2)
+    sessions.add(quick)
+    sessions.add(slow)
+    await sessions.end(within_s=0.05)
+    assert (quick.told, slow.told, len(sessions)) == (1, 2, 0)
+
+
+async def test_without_a_session_there_is_nothing_to_wait_for() -> None:
+    await asyncio.wait_for(Sessions().end(within_s=60), 5)

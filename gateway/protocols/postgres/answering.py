@@ -181,6 +181,11 @@ class Answering:
         self._add_rows(data, data, rows)
 
     @property
+    def copying(self) -> bool:
+        """The target waits for data of the client's."""
+        return self._copying
+
+    @property
     def in_fragment(self) -> bool:
         """The target has sent the beginning of a large message, not its end."""
         return self._fragment_left > 0

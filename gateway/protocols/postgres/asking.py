@@ -144,6 +144,9 @@ class Asking:
             return
         if self._copied:
             self.flush_copied()
+        if kind & wire.TOO_LARGE:
+            self._too_large(whole)
+            return
         match chr(kind):
             case "Q":
                 self._query(whole)
@@ -184,6 +187,32 @@ class Asking:
         portal = requests.read_function_call(whole[5:])
         self._segment()
         self._simple(whole, (portal.prepared.statement,), portal)
+
+    def _too_large(self, beginning: bytes) -> None:
+        """A request of which only this was kept, refused as it would be for its content."""
+        kind, size = beginning[:1], int.from_bytes(beginning[1:5], "big")
+        why = f"a message may have at most {wire.MAX_MESSAGE} bytes, and this has {size}"
+        body = beginning[5:]
+        whole = wire.message(kind, body)
+        if kind == b"P":
+            name, _, text = body.partition(b"\0")
+            self._prepare(whole, name, Prepared(_cut_off(text, why), ()))
+        elif kind == b"B":
+            portal_name, _, rest = body.partition(b"\0")
+            known = self.statements.get(rest.partition(b"\0")[0])
+            refused = Prepared(
+                sql.refused(known.statement, why, "54000") if known else _cut_off(b"", why), ()
+            )
+            refused.statement_id = known.statement_id if known else NONE_ID
+            self._open(whole, portal_name, Portal(refused, (), ()))
+        else:
+            self._segment()
+            statement = (
+                _cut_off(body, why)
+                if kind == b"Q"
+                else sql.refused(sql.function_call(wire.Reader(body).uint32()), why, "54000")
+            )
+            self._simple(whole, (statement,))
 
     def _simple(
         self, whole: bytes, statements: tuple[Statement, ...], portal: Portal | None = None
@@ -246,9 +275,11 @@ class Asking:
 
     def _parse(self, whole: bytes) -> None:
         name, text, oids = requests.read_parse(whole[5:])
-        _in_ascii(name)
         statement = self._language.prepared(text, self._unsettled, self._restored)
-        prepared = Prepared(statement, oids)
+        self._prepare(whole, name, Prepared(statement, oids))
+
+    def _prepare(self, whole: bytes, name: bytes, prepared: Prepared) -> None:
+        _in_ascii(name)
         expectation = Expectation(Expect.PARSE)
         expectation.change = self.statements.change((name,), prepared, self._segment_number)
         part = Part(whole, expectation)
@@ -257,7 +288,7 @@ class Asking:
 
     def _bind(self, whole: bytes) -> None:
         portal_name, name = requests.bound_names(whole[5:])
-        _in_ascii(portal_name + name)
+        _in_ascii(name)
         prepared = self.statements.get(name)
         if prepared is None:
             shown = name.decode("utf-8", "replace")
@@ -267,7 +298,10 @@ class Asking:
                 else ("unnamed prepared statement does not exist")
             )
             prepared = Prepared(sql.unparseable("", text, sqlstate="26000"), ())
-        portal = requests.read_bind(whole[5:], prepared)
+        self._open(whole, portal_name, requests.read_bind(whole[5:], prepared))
+
+    def _open(self, whole: bytes, portal_name: bytes, portal: Portal) -> None:
+        _in_ascii(portal_name)
         expectation = Expectation(Expect.BIND)
         expectation.change = self.portals.change((portal_name,), portal, self._segment_number)
         part = Part(whole, expectation)
@@ -514,6 +548,11 @@ def _prepared_id(named: Prepared | None, portal: Portal | None) -> bytes:
     if named is not None and named.statement_id != NONE_ID:
         return named.statement_id
     return portal.prepared.statement_id if portal is not None else NONE_ID
+
+
+def _cut_off(text: bytes, why: str) -> Statement:
+    """A text that was not kept whole."""
+    return sql.unparseable(text.decode("utf-8", "backslashreplace"), why, sqlstate="54000")
 
 
 def _in_ascii(name: bytes) -> None:

@@ -219,7 +219,7 @@ class PostgresMachine:
         text, ready = farewell
         if not ready:
             self._over = True
-            return [Send(Side.CLIENT, text), Close()]
+            return [Send(Side.CLIENT, text), Close(drain=True)]
         assert self._upstream is not None  # noqa: S101 (narrowing)
         self.session = Session(
             Language(self._around.analyse, self._upstream.statuses, self._startup.replication),
@@ -269,4 +269,4 @@ class PostgresMachine:
             # A refusal's record, which is on its way already, says that the session ended.
             reason = _REASONS.get(sqlstate, "protocol_error")
             facts.append(Ended(reason, 0, 0, 0, len(words), elapsed))
-        return [*([Record(0, tuple(facts))] if facts else []), *commands, Close()]
+        return [*([Record(0, tuple(facts))] if facts else []), *commands, Close(drain=bool(words))]

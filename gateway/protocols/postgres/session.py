@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gateway.machine import (
     Abort,
+    CancelRunning,
     CatalogView,
     Close,
     Closed,
@@ -92,6 +93,8 @@ class Session:
         self._backlog_bytes = 0
         self._discarding = False
         self._ending = ""
+        self._leaving: tuple[str, str, str] | None = None
+        self._uncancelled = 0
         self._goodbye = self._over = False
         self._bytes_in = 0
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
@@ -101,8 +104,8 @@ class Session:
             NotDurable: self._not_durable,
             Idle: lambda _: self._answering.release(),
             Closed: self._closed,
-            Expired: lambda _: self._stop("28000", "the token has expired", "token_expired"),
-            Shutdown: lambda _: self._stop("57P01", "the gateway is shutting down", "shutdown"),
+            Expired: lambda _: self._leave("28000", "the token has expired", "token_expired"),
+            Shutdown: lambda _: self._leave("57P01", "the gateway is shutting down", "shutdown"),
         }
 
     # --- what the driver watches ---
@@ -151,7 +154,9 @@ class Session:
                 handler(event)
                 if self._backlog:
                     self._take_backlog()
-            if not self._over and not self._ending:
+            if self._leaving is not None:
+                self._left()
+            elif not self._over and not self._ending:
                 self._pump()
         except ProtocolViolation as violation:
             self._stop(violation.sqlstate, str(violation), "protocol_error")
@@ -174,8 +179,8 @@ class Session:
 
     def _from_client(self, data: bytes) -> None:
         self._bytes_in += len(data)
-        if self._goodbye:
-            # Nothing is behind a Terminate.
+        if self._goodbye or self._leaving is not None:
+            # Nothing is behind a Terminate, and nothing new is begun before the end.
             return
         for kind, whole in self._splitter.feed(data):
             if self._backlog or (not self._discarding and self._asking.must_wait(kind, whole)):
@@ -249,8 +254,36 @@ class Session:
         waiting = [run for item in self._asking.outbox for run in item.runs if not run.completed]
         return [*self._answering.unfinished(), *waiting]
 
+    def _leave(self, sqlstate: str, text: str, reason: str) -> None:
+        """End the session; what runs is cancelled first, so that the book says how it ended.
+
+        The target would go on with it, for hours perhaps, after the end of its connection. It
+        does not go on with a COPY from the client. Told again, the session waits no longer.
+        """
+        wait = self._answering.running and not self._answering.copying
+        if self._leaving is None and wait and not self._ending:
+            self._leaving = sqlstate, text, reason
+            self._uncancelled = self._asking.open_segments
+            self._commands.append(CancelRunning())
+        else:
+            self._stop(*(self._leaving or (sqlstate, text, reason)))
+
+    def _left(self) -> None:
+        """See how far the target is with what is being cancelled."""
+        if self._over or self._ending or self._leaving is None:
+            return
+        if not self._answering.running:
+            self._stop(*self._leaving)
+        elif self._asking.open_segments < self._uncancelled:
+            # What follows a Sync or Query is another command, and has not been cancelled.
+            self._uncancelled = self._asking.open_segments
+            self._commands.append(CancelRunning())
+
     def _closed(self, event: Closed) -> None:
         if event.side is Side.CLIENT:
+            if self._leaving is not None:
+                # The end of what is being cancelled is awaited all the same.
+                return
             if not self._goodbye:
                 self._end("client_lost")
             elif self._backlog or not self._going_on():
@@ -288,7 +321,7 @@ class Session:
     def _finish(self) -> None:
         self._over = True
         self._commands.append(Record(0, (self._ended(self._ending),)))
-        self._commands.append(Close())
+        self._commands.append(Close(drain=True))
 
     def _end(self, reason: str) -> None:
         """End the session now: nobody reads what is still on its way."""
@@ -325,7 +358,7 @@ class Session:
     def _not_durable(self, event: NotDurable) -> None:
         waiting = self._waiting.pop(event.ticket, None)
         if isinstance(waiting, Item):
-            if not self._ending:
+            if not self._ending and self._leaving is None:
                 self._request_not_durable(waiting)
         elif waiting is not None:
             self._response_not_durable()
@@ -399,4 +432,4 @@ class Session:
         self._answering.facts = []
         if not self._answering.torn:
             self._commands.append(Send(Side.CLIENT, fatal("58030", text, hint=NOT_DURABLE_HINT)))
-        self._commands.append(Close())
+        self._commands.append(Close(drain=True))

@@ -323,7 +323,7 @@ class Startup:
             outcome = self.outcome("failed" if text else "lost", sqlstate, elapsed)
             facts = (outcome, Ended(reason, 0, 0, 0, len(words), elapsed))
             commands.insert(0, Record(0, facts))
-        return [*commands, Close()]
+        return [*commands, Close(drain=bool(words))]
 
     def outcome(self, outcome: str, sqlstate: str, duration_ns: int) -> Outcome:
         """How the `connect` request ended."""

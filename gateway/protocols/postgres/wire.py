@@ -26,7 +26,14 @@ MAX_MESSAGE: Final = 16 * 1024 * 1024
 MAX_COPY_DATA: Final = 1024 * 1024
 """Bytes of one CopyData of a client at most; longer ones are passed on in pieces."""
 
+TOO_LARGE: Final = 0x100
+"""Marks the type of a message of which only the head and KEPT bytes of the body were kept."""
+
+KEPT: Final = 1024
+
 _COPY_DATA: Final = ord("d")
+_LARGE: Final = frozenset(b"QPBF")
+"""Types that PostgreSQL, too, expects to be large; no other has a reason to be."""
 _LONGEST: Final = (1 << 30) - 2
 """Length of any message at most, as PostgreSQL's PQ_LARGE_MESSAGE_LIMIT."""
 
@@ -164,14 +171,20 @@ class Splitter:
 
     CopyData of more than MAX_COPY_DATA bytes is cut into several of that size, which is the same
     to a target: where they begin and end means nothing in a COPY (section 54.2.6).
+
+    Of a request that is too large the beginning is kept and the rest passed over, so that it can
+    be refused in its turn: to end the connection instead would lose the error on its way to a
+    client that is still sending.
     """
 
-    __slots__ = ("_allowed", "_buffer", "_copy_left", "_largest")
+    __slots__ = ("_allowed", "_beginning", "_buffer", "_copy_left", "_largest", "_to_pass_over")
 
     def __init__(self, allowed: bytes, largest: int = MAX_MESSAGE) -> None:
         self._allowed = frozenset(allowed)
         self._buffer = bytearray()
         self._copy_left = 0
+        self._to_pass_over = 0
+        self._beginning = b""
         self._largest = largest
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -180,7 +193,17 @@ class Splitter:
         buffer += data
         at, size = 0, len(buffer)
         try:
-            while size - at >= 5 or self._copy_left:
+            while size - at >= 5 or self._copy_left or self._to_pass_over:
+                if self._to_pass_over:
+                    piece = min(self._to_pass_over, size - at)
+                    room = max(0, KEPT + 5 - len(self._beginning))
+                    self._beginning += bytes(buffer[at : at + min(piece, room)])
+                    at += piece
+                    self._to_pass_over -= piece
+                    if self._to_pass_over:
+                        break
+                    yield self._beginning[0] | TOO_LARGE, self._beginning
+                    continue
                 if self._copy_left:
                     piece = min(self._copy_left, MAX_COPY_DATA)
                     if size - at < piece:
@@ -201,6 +224,11 @@ class Splitter:
                     at += 5
                     continue
                 if length > self._largest:
+                    if kind in _LARGE and length <= _LONGEST:
+                        self._beginning = bytes(buffer[at : at + 5])
+                        self._to_pass_over = length - 4
+                        at += 5
+                        continue
                     raise ProtocolViolation(
                         f"a message may have at most {self._largest} bytes", "54000"
                     )

@@ -18,6 +18,7 @@ from random import Random
 from gateway.machine import (
     Abort,
     Ask,
+    CancelRunning,
     Close,
     Closed,
     Command,
@@ -207,6 +208,9 @@ class Rig:
                 self._to_target(data)
             case Send(Side.CLIENT, data):
                 self._to_client(data)
+            case CancelRunning():
+                # The small server's answers are under way already.
+                pass
             case Close():
                 self.closed = True
                 self._pending = deque(

@@ -7,6 +7,7 @@ import pytest
 from gateway.machine import (
     Abort,
     Ask,
+    CancelRunning,
     Close,
     Command,
     Decided,
@@ -153,7 +154,7 @@ def test_a_target_lost_in_the_middle_of_a_result() -> None:
     assert pg.kinds(sent(commands, CLIENT)) == "TDE"
     assert said(commands)["C"] == "08006"
     assert ended(commands) == "target_lost"
-    assert commands[-1] == Close()
+    assert commands[-1] == Close(drain=True)
 
 
 def test_a_targets_own_last_words_are_the_clients() -> None:
@@ -184,13 +185,98 @@ def test_a_target_lost_while_nothing_runs() -> None:
 def test_the_gateway_ends_a_session_with_a_fatal_error(
     event: object, code: str, reason: str
 ) -> None:
-    talk = running()
+    talk = signed_in()
     commands = talk.handle(event)  # type: ignore[arg-type]
-    assert outcomes(commands) == [(2, "lost", code)]
-    commands += talk.record(commands)
     assert said(commands)["C"] == code
     assert ended(commands) == reason
-    assert commands[-1] == Close()
+    assert commands[-1] == Close(drain=True)
+
+
+CANCELLED = pg.error("57014", "canceling statement due to user request")
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "reason"),
+    [(Expired(), "28000", "token_expired"), (Shutdown(), "57P01", "shutdown")],
+)
+def test_what_runs_then_is_cancelled_and_ends_in_the_book(
+    event: object, code: str, reason: str
+) -> None:
+    talk = running()
+    assert talk.handle(event) == [CancelRunning()]  # type: ignore[arg-type]
+    commands = talk.target(CANCELLED)
+    assert outcomes(commands) == [(2, "cancelled", "57014")]
+    commands += talk.record(commands)
+    errors = [one for one in pg.split(sent(commands, CLIENT)) if one[:1] == b"E"]
+    assert [pg.fields(one)["C"] for one in errors] == ["57014", code]
+    assert ended(commands) == reason
+    assert commands[-1] == Close(drain=True)
+
+
+def test_what_ends_by_itself_meanwhile_is_completed() -> None:
+    talk = running()
+    talk.handle(Expired())
+    commands = talk.target(pg.done("SELECT 0"), pg.ready())
+    assert outcomes(commands) == [(2, "completed", "")]
+    assert said(talk.record(commands))["C"] == "28000"
+
+
+def test_nothing_new_is_begun_meanwhile() -> None:
+    talk = running()
+    talk.client(pg.query("insert into t values (2)"))
+    assert talk.handle(Expired()) == [CancelRunning()]
+    assert talk.decided(1001) == []
+    assert talk.client(pg.query("insert into t values (3)")) == []
+    commands = talk.target(CANCELLED, pg.ready())
+    assert outcomes(commands) == [(2, "cancelled", "57014"), (3, "lost", "28000")]
+    assert sent(commands + talk.record(commands), TARGET) == b""
+
+
+def test_each_of_several_commands_is_cancelled() -> None:
+    talk = running()
+    talk.allow(talk.client(pg.query("select 2")))
+    assert talk.handle(Expired()) == [CancelRunning()]
+    commands = talk.target(CANCELLED, pg.ready())
+    assert CancelRunning() in commands
+    talk.record(commands)
+    commands = talk.target(CANCELLED, pg.ready())
+    assert outcomes(commands) == [(3, "cancelled", "57014")]
+    assert said(talk.record(commands))["C"] == "28000"
+
+
+def test_told_again_the_session_waits_no_longer() -> None:
+    talk = running()
+    talk.handle(Expired())
+    commands = talk.handle(Shutdown())
+    assert outcomes(commands) == [(2, "lost", "28000")]
+    commands += talk.record(commands)
+    assert said(commands)["C"] == "28000"
+    assert ended(commands) == "token_expired"
+
+
+def test_a_client_that_leaves_meanwhile_changes_nothing() -> None:
+    talk = running()
+    talk.handle(Expired())
+    assert talk.closed(CLIENT) == []
+    commands = talk.target(CANCELLED, pg.ready())
+    assert outcomes(commands) == [(2, "cancelled", "57014")]
+    assert ended(commands + talk.record(commands)) == "token_expired"
+
+
+def test_a_target_that_closes_meanwhile_ends_the_session() -> None:
+    talk = running()
+    talk.handle(Expired())
+    commands = talk.closed(TARGET)
+    assert outcomes(commands) == [(2, "lost", "08006")]
+    assert ended(commands + talk.record(commands)) == "target_lost"
+
+
+def test_a_copy_from_the_client_ends_with_its_connection() -> None:
+    talk = running("copy t from stdin")
+    talk.target(pg.COPY_IN)
+    commands = talk.handle(Expired())
+    assert outcomes(commands) == [(2, "lost", "28000")]
+    assert ended(commands + talk.record(commands)) == "token_expired"
 
 
 def test_what_was_not_forwarded_when_a_session_ends_is_not_forwarded_after_it() -> None:
@@ -201,7 +287,7 @@ def test_what_was_not_forwarded_when_a_session_ends_is_not_forwarded_after_it() 
     assert talk.decided(1000) == []
     assert talk.client(pg.query("select 2")) == []
     (close,) = [c for c in talk.record(commands) if isinstance(c, Close)]
-    assert close == Close()
+    assert close == Close(drain=True)
 
 
 def test_nor_does_a_journal_that_fails_meanwhile_add_an_error() -> None:
@@ -298,7 +384,7 @@ def test_in_a_transaction_only_the_end_of_the_connection_undoes_it() -> None:
     assert outcomes(commands) == [(3, "failed", "58030")]
     assert said(commands)["S"] == "FATAL" and said(commands)["C"] == "58030"
     assert ended(commands) == "not_durable"
-    assert commands[-1] == Close()
+    assert commands[-1] == Close(drain=True)
 
 
 def test_so_it_is_in_a_pipeline_of_which_a_part_runs() -> None:
@@ -342,7 +428,7 @@ def test_a_response_that_cannot_be_recorded_is_withheld() -> None:
     assert (said(commands)["S"], said(commands)["C"]) == ("FATAL", "58030")
     assert "may have run" in said(commands)["M"]
     assert ended(commands) == "not_durable"
-    assert commands[-1] == Close()
+    assert commands[-1] == Close(drain=True)
 
 
 def test_so_are_those_behind_it() -> None:
@@ -383,7 +469,7 @@ def test_no_error_is_put_into_the_middle_of_a_large_value() -> None:
     commands = talk.record(commands)
     assert sent(commands, CLIENT) == b""
     assert ended(commands) == "target_lost"
-    assert commands[-1] == Close()
+    assert commands[-1] == Close(drain=True)
 
 
 def test_nor_when_its_rest_cannot_be_recorded() -> None:
@@ -393,7 +479,7 @@ def test_nor_when_its_rest_cannot_be_recorded() -> None:
     talk.recorded(begun[0].ticket)
     commands = talk.not_durable(begun[1].ticket)
     assert sent(commands, CLIENT) == b""
-    assert commands[-1] == Close()
+    assert commands[-1] == Close(drain=True)
 
 
 # --- bounds ---
