@@ -149,6 +149,7 @@ class Connection(asyncio.Protocol):
                 analyse=node.analyse,
                 new_id=node.new_id,
                 chunk_bytes=node.settings.gateway.journal.chunk_bytes,
+                prepared_max_bytes=node.settings.gateway.postgres.prepared_max_bytes,
                 cancel_secret=secret,
                 session=str(UUID(bytes=self._session_id)),
                 nonce=node.new_id().hex(),

@@ -137,6 +137,12 @@ class Listener(_Section):
     )
     max_connections: int = Field(20_000, ge=1, description="Further clients get 53300.")
     login_timeout_s: float = Field(15.0, gt=0, description="From accept to a verified identity.")
+    prepared_max_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        description="Texts, values and descriptions that one session's prepared statements and "
+        "portals may hold here; further ones get 53200.",
+    )
 
 
 class Journal(_Section):

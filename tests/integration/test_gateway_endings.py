@@ -45,9 +45,7 @@ class Sleeper(threading.Thread):
 
 async def said_of(stack: Stack, application: str, since: book.Place) -> list[tuple[str, str]]:
     """(outcome, error code) of the session's statements, and why it ended."""
-    entries = await book.read(
-        stack.document["kafka"]["bootstrap_servers"], stack.state.keys, since
-    )
+    entries = await book.read(stack.document["kafka"]["bootstrap_servers"], stack.state.keys, since)
     found: list[tuple[str, str]] = []
     for entry in entries:
         if entry.event.context.client.application != application:

@@ -328,7 +328,7 @@ class Answering:
                 if head is not None and head.kind is Expect.DESCRIBE:
                     expected.popleft()
                     if head.target is not None:
-                        head.target.described = whole[5:]
+                        head.target.describe(whole[5:])
                     if isinstance(head.target, Portal):
                         self._describe_runs(head.target, whole[5:])
                 else:

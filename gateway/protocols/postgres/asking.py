@@ -23,7 +23,7 @@ from gateway.policy import sql
 from gateway.policy.facts import Resolve, SessionNames
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import pipeline, replication, requests, wire
-from gateway.protocols.postgres.names import Effect, Names, Together
+from gateway.protocols.postgres.names import Effect, Ledger, Meaning, Names, Together
 from gateway.protocols.postgres.pipeline import (
     Expect,
     Expectation,
@@ -69,6 +69,7 @@ class Asking:
         last_sent: Callable[[], Run | None],
         resolve: Resolve,
         meaning: SessionNames,
+        prepared_max_bytes: int,
     ) -> None:
         self._language = language
         self._catalog = catalog
@@ -79,6 +80,8 @@ class Asking:
         self._resolve = resolve
         # What decides which relation a name means: by what was asked, whether or not it has run.
         self._meaning = meaning
+        self._prepared_max_bytes = prepared_max_bytes
+        self._ledger = Ledger()
         self._parts: list[Part] = []
         self._parts_bytes = 0
         self._fresh: dict[Prepared, Part] = {}
@@ -90,8 +93,8 @@ class Asking:
         self.commands: list[Command] = []
         self.outbox: deque[Item] = deque()
         self.outbox_bytes = 0
-        self.statements: Names[Prepared] = Names()
-        self.portals = Portals()
+        self.statements: Names[Prepared] = Names(self._ledger)
+        self.portals = Portals(self._ledger)
         self.open_segments = 0
         self.statements_seen = 0
         self.terminating = False
@@ -200,10 +203,7 @@ class Asking:
         elif kind == b"B":
             portal_name, _, rest = body.partition(b"\0")
             known = self.statements.get(rest.partition(b"\0")[0])
-            refused = Prepared(
-                sql.refused(known.statement, why, "54000") if known else _cut_off(b"", why), ()
-            )
-            refused.statement_id = known.statement_id if known else NONE_ID
+            refused = _refused(known, why, "54000") if known else Prepared(_cut_off(b"", why), ())
             self._open(whole, portal_name, Portal(refused, (), ()))
         else:
             self._segment()
@@ -219,7 +219,7 @@ class Asking:
     ) -> None:
         expectation = Expectation(Expect.QUERY)
         part = Part(whole, expectation)
-        runs = [Run(self._new_id(), statement, portal) for statement in statements]
+        runs = [Run(self._new_id(), self._affordable(each), portal) for each in statements]
         expectation.runs = list(runs)
         self._ask([part], runs, dict.fromkeys(runs, part), "execute")
         self._segment_ends()
@@ -260,6 +260,7 @@ class Asking:
                 return self.statements.change((name,), None, segment)
             case "declare":
                 fetched = Portal(_executed(run, "fetch"), (), (), True, statement.holds_cursor)
+                fetched.grow(fetched.prepared.size)
                 return self.portals.change((cursor,), fetched, segment)
             case "close":
                 names = (cursor,) if cursor else list(self.portals)
@@ -280,6 +281,8 @@ class Asking:
 
     def _prepare(self, whole: bytes, name: bytes, prepared: Prepared) -> None:
         _in_ascii(name)
+        if self._too_much(prepared, self.statements.get(name)) and not prepared.statement.error:
+            prepared = _refused(prepared, self._full(), "53200")
         expectation = Expectation(Expect.PARSE)
         expectation.change = self.statements.change((name,), prepared, self._segment_number)
         part = Part(whole, expectation)
@@ -302,11 +305,41 @@ class Asking:
 
     def _open(self, whole: bytes, portal_name: bytes, portal: Portal) -> None:
         _in_ascii(portal_name)
+        earlier = self.portals.get(portal_name)
+        if (
+            earlier is not None
+            and earlier not in self._bound
+            and self.portals.given_in(portal_name, self._segment_number)
+        ):
+            # Thousands of rows may be inserted so before the target answers. If it refuses the
+            # new portal, the transaction is aborted, and the earlier one of no use.
+            earlier.forget_values()
+        if self._too_much(portal, earlier) and not portal.prepared.statement.error:
+            portal.prepared = _refused(portal.prepared, self._full(), "53200")
         expectation = Expectation(Expect.BIND)
         expectation.change = self.portals.change((portal_name,), portal, self._segment_number)
         part = Part(whole, expectation)
         self._bound[portal] = part
         self._add(part)
+
+    def _affordable(self, statement: Statement) -> Statement:
+        """The statement, refused if it would have more remembered than may be."""
+        if statement.kind not in ("prepare", "declare") or statement.error:
+            return statement
+        before = self.statements.get(statement.prepared_name.encode())
+        if not self._too_much(Prepared(statement, ()), before):
+            return statement
+        return sql.refused(statement, self._full(), "53200")
+
+    def _too_much(self, meaning: Meaning, instead_of: Meaning | None) -> bool:
+        saved = instead_of.size if instead_of is not None else 0
+        return self._ledger.total + meaning.size - saved > self._prepared_max_bytes
+
+    def _full(self) -> str:
+        return (
+            "prepared statements and portals of a session may hold at most "
+            f"{self._prepared_max_bytes} bytes (prepared_max_bytes): close some"
+        )
 
     def _describe(self, whole: bytes) -> None:
         _in_ascii(whole[6:-1])
@@ -328,7 +361,7 @@ class Asking:
             refused = sql.unparseable("", text, sqlstate="34000")
             portal = Portal(Prepared(refused, ()), (), ())
         prepared = portal.prepared
-        run = Run(self._new_id(), prepared.statement, portal)
+        run = Run(self._new_id(), self._affordable(prepared.statement), portal)
         run.described = portal.described
         run.formats = portal.formats
         part = Part(whole, Expectation(Expect.EXECUTE, run, completes=True))
@@ -553,6 +586,13 @@ def _prepared_id(named: Prepared | None, portal: Portal | None) -> bytes:
 def _cut_off(text: bytes, why: str) -> Statement:
     """A text that was not kept whole."""
     return sql.unparseable(text.decode("utf-8", "backslashreplace"), why, sqlstate="54000")
+
+
+def _refused(prepared: Prepared, why: str, sqlstate: str) -> Prepared:
+    """The same, refused whoever asks."""
+    refused = Prepared(sql.refused(prepared.statement, why, sqlstate), prepared.oids)
+    refused.statement_id = prepared.statement_id
+    return refused
 
 
 def _in_ascii(name: bytes) -> None:

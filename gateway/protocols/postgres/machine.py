@@ -65,6 +65,7 @@ class Surroundings:
     analyse: Callable[[str], tuple[Statement, ...]]
     new_id: Callable[[], bytes]
     chunk_bytes: int
+    prepared_max_bytes: int
     cancel_secret: bytes
     nonce: str
     session: str = ""
@@ -225,8 +226,9 @@ class PostgresMachine:
             Language(self._around.analyse, self._upstream.statuses, self._startup.replication),
             lambda: self._around.catalog(self.target),
             self._around.new_id,
-            self._around.chunk_bytes,
-            now_ns,
+            chunk_bytes=self._around.chunk_bytes,
+            prepared_max_bytes=self._around.prepared_max_bytes,
+            now_ns=now_ns,
             resolve=lambda statement, meaning, inner: self._around.resolve(
                 self.target, statement, meaning, inner
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Meaning")
 
 _SIGNIFICANT: Final = 63
 """PostgreSQL tells names apart by their first NAMEDATALEN - 1 bytes."""
@@ -21,6 +21,41 @@ class Effect(Protocol):
     def drop(self) -> None:
         """The target refused or skipped it: the names mean what they meant without it."""
         ...
+
+
+class Ledger:
+    """What the names of one session cost in memory, in bytes."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, meaning: Meaning) -> None:
+        """It is remembered from now on."""
+        meaning.ledger = self
+        self.total += meaning.size
+
+    def remove(self, meaning: Meaning) -> None:
+        """It is remembered no longer."""
+        meaning.ledger = None
+        self.total -= meaning.size
+
+
+class Meaning:
+    """What a name can mean. `size` is what it costs in memory, in bytes, roughly."""
+
+    __slots__ = ("ledger", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.ledger: Ledger | None = None
+
+    def grow(self, by: int) -> None:
+        """More is known of it, or less."""
+        self.size += by
+        if self.ledger is not None:
+            self.ledger.total += by
 
 
 class Change(Generic[T]):
@@ -69,7 +104,8 @@ class Names(Generic[T]):
     meaning, so that whoever judges by the new one judges something else than what runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._settled: dict[bytes, T] = {}
         self._pending: dict[bytes, list[Change[T]]] = {}
 
@@ -98,16 +134,20 @@ class Names(Generic[T]):
                 self._pending[key] = [change]
             else:
                 pending.append(change)
+        if value is not None:
+            self._ledger.add(value)
         return change
 
     def settle(self, change: Change[T]) -> None:
         """See Change.settle."""
         self.drop(change)
         for key in change.keys:
-            if change.value is None:
-                self._settled.pop(key, None)
-            else:
+            before = self._settled.pop(key, None)
+            if before is not None:
+                self._ledger.remove(before)
+            if change.value is not None:
                 self._settled[key] = change.value
+                self._ledger.add(change.value)
 
     def drop(self, change: Change[T]) -> None:
         """See Change.drop."""
@@ -120,6 +160,10 @@ class Names(Generic[T]):
                 del pending[0]
             elif change in pending:
                 pending.remove(change)
+            else:
+                continue
+            if change.value is not None:
+                self._ledger.remove(change.value)
             if not pending:
                 del self._pending[key]
 
@@ -129,4 +173,6 @@ class Names(Generic[T]):
 
     def unsettle(self, key: bytes) -> None:
         """What the target had confirmed is gone."""
-        self._settled.pop(key, None)
+        gone = self._settled.pop(key, None)
+        if gone is not None:
+            self._ledger.remove(gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 from typing import Final
 
@@ -10,12 +11,16 @@ import msgspec
 from gateway.machine import Decision
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import wire
-from gateway.protocols.postgres.names import Effect
+from gateway.protocols.postgres.names import Effect, Meaning
 from gateway.protocols.postgres.wire import Reader, message
 
 # What a message and a statement cost while they are on their way, beside their own bytes.
 MESSAGE_BYTES: Final = 512
 STATEMENT_BYTES: Final = 4096
+
+# What a name costs while it means something, beside its text and values, and each value.
+_NAME_BYTES: Final = 512
+_VALUE_BYTES: Final = 128
 
 
 class Expect(IntEnum):
@@ -34,19 +39,26 @@ class Expect(IntEnum):
     COPY_END = 8
 
 
-class Prepared:
+class Prepared(Meaning):
     """A prepared statement. `described` is the body of its RowDescription, once seen."""
 
     __slots__ = ("described", "oids", "statement", "statement_id")
 
     def __init__(self, statement: Statement, oids: tuple[int, ...]) -> None:
+        texts = sys.getsizeof(statement.text) + sys.getsizeof(statement.recorded)
+        super().__init__(_NAME_BYTES + texts + 36 * len(oids))
         self.statement = statement
         self.oids = oids
         self.statement_id = bytes(16)
         self.described: bytes | None = None
 
+    def describe(self, body: bytes) -> None:
+        """The body of its RowDescription."""
+        self.grow(len(body) - len(self.described or b""))
+        self.described = body
 
-class Portal:
+
+class Portal(Meaning):
     """A bound statement. `formats` are the result formats its Bind asked for.
 
     `declared`: it is a cursor that SQL declared, `held` one WITH HOLD.
@@ -62,12 +74,24 @@ class Portal:
         declared: bool = False,
         held: bool = False,
     ) -> None:
+        values = sum(len(value or b"") for _, _, value in parameters)
+        super().__init__(_NAME_BYTES + values + _VALUE_BYTES * len(parameters))
         self.prepared = prepared
         self.declared = declared
         self.held = held
         self.parameters = parameters
         self.formats = formats
         self.described: bytes | None = None
+
+    def describe(self, body: bytes) -> None:
+        """The body of its RowDescription."""
+        self.grow(len(body) - len(self.described or b""))
+        self.described = body
+
+    def forget_values(self) -> None:
+        """Nothing executes it any more, and its values are in the book."""
+        self.parameters = ()
+        self.grow(_NAME_BYTES - self.size)
 
 
 class Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Final
 
-from gateway.protocols.postgres.names import Change, Names
+from gateway.protocols.postgres.names import Change, Ledger, Names
 from gateway.protocols.postgres.pipeline import Portal
 
 _COMMITTED: Final = 0
@@ -20,8 +20,8 @@ class Portals(Names[Portal]):
     a function may open another cursor under it.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
         self._numbers = count(_COMMITTED + 1)
         self._made: dict[bytes, int] = {}
         self._savepoints: list[tuple[str, int]] = []

@@ -60,9 +60,10 @@ class Session:
         language: Language,
         catalog: Callable[[], CatalogView],
         new_id: Callable[[], bytes],
-        chunk_bytes: int,
-        now_ns: int,
         *,
+        chunk_bytes: int,
+        prepared_max_bytes: int,
+        now_ns: int,
         resolve: Resolve,
         meaning: SessionNames,
     ) -> None:
@@ -80,6 +81,7 @@ class Session:
             last_sent=lambda: self._answering.last_sent(),  # noqa: PLW0108 (made below)
             resolve=resolve,
             meaning=meaning,
+            prepared_max_bytes=prepared_max_bytes,
         )
         self._answering = Answering(
             language=language,

@@ -71,6 +71,7 @@ class Dialogue:
         catalog: CatalogView = NO_CATALOG,
         credential: Callable[[str], Credential] = lambda name: GATE,
         chunk_bytes: int = 256 * 1024,
+        prepared_max_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         ids = itertools.count(1)
         self.now = 1_000
@@ -83,6 +84,7 @@ class Dialogue:
                 analyse=analyse,
                 new_id=lambda: ident(next(ids)),
                 chunk_bytes=chunk_bytes,
+                prepared_max_bytes=prepared_max_bytes,
                 cancel_secret=KEY[1],
                 nonce="rOprNGfwEbeRWgbNEkqO",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.machine import Send
-from gateway.protocols.postgres.names import Names
+from gateway.protocols.postgres.names import Ledger, Meaning, Names
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.dialogue import (
     CLIENT,
@@ -35,30 +35,32 @@ def run(name: str, portal: str = "") -> bytes:
 
 # --- the table itself ---
 
+OLD, NEW = Meaning(100), Meaning(30)
+
 
 def test_a_change_counts_at_once_and_can_be_taken_back() -> None:
-    names: Names[str] = Names()
-    names.change([b"s"], "old", 0).settle()
-    change = names.change([b"s"], "new", 1)
-    assert names.get(b"s") == "new"
+    names: Names[Meaning] = Names(Ledger())
+    names.change([b"s"], OLD, 0).settle()
+    change = names.change([b"s"], NEW, 1)
+    assert names.get(b"s") == NEW
     change.drop()
-    assert names.get(b"s") == "old"
+    assert names.get(b"s") == OLD
 
 
 def test_changes_may_be_taken_back_in_any_order() -> None:
-    names: Names[str] = Names()
-    first, second = names.change([b"s"], "one", 0), names.change([b"s"], "two", 0)
+    names: Names[Meaning] = Names(Ledger())
+    first, second = names.change([b"s"], OLD, 0), names.change([b"s"], NEW, 0)
     first.drop()
-    assert names.get(b"s") == "two"
+    assert names.get(b"s") == NEW
     second.drop()
     assert names.get(b"s") is None
 
 
 def test_the_segment_counts_that_gave_a_name_its_latest_meaning() -> None:
-    names: Names[str] = Names()
-    change = names.change([b"s"], "one", 4)
+    names: Names[Meaning] = Names(Ledger())
+    change = names.change([b"s"], OLD, 4)
     assert (names.given_in(b"s", 4), names.given_in(b"s", 5)) == (True, False)
-    newer = names.change([b"s"], "two", 5)
+    newer = names.change([b"s"], NEW, 5)
     assert names.given_in(b"s", 5) is True
     newer.drop()
     change.settle()
@@ -66,20 +68,43 @@ def test_the_segment_counts_that_gave_a_name_its_latest_meaning() -> None:
 
 
 def test_names_are_told_apart_by_63_bytes() -> None:
-    names: Names[str] = Names()
-    names.change([b"n" * 64], "x", 0).settle()
-    assert names.get(b"n" * 63 + b"other") == "x"
+    names: Names[Meaning] = Names(Ledger())
+    names.change([b"n" * 64], OLD, 0).settle()
+    assert names.get(b"n" * 63 + b"other") == OLD
     assert names.get(b"n" * 62) is None
 
 
 def test_forgetting_everything_is_one_change() -> None:
-    names: Names[str] = Names()
-    names.change([b"a"], "1", 0).settle()
-    names.change([b"b"], "2", 0)
+    names: Names[Meaning] = Names(Ledger())
+    names.change([b"a"], OLD, 0).settle()
+    names.change([b"b"], NEW, 0)
     change = names.change(names, None, 0)
     assert names.get(b"a") is names.get(b"b") is None
     change.drop()
-    assert (names.get(b"a"), names.get(b"b")) == ("1", "2")
+    assert (names.get(b"a"), names.get(b"b")) == (OLD, NEW)
+
+
+def test_what_is_remembered_is_counted() -> None:
+    ledger = Ledger()
+    statements: Names[Meaning] = Names(ledger)
+    portals: Names[Meaning] = Names(ledger)
+    old, new, portal = Meaning(100), Meaning(30), Meaning(7)
+    settled = statements.change([b"s"], old, 0)
+    assert ledger.total == 100
+    settled.settle()
+    pending = statements.change([b"s"], new, 0)
+    portals.change([b"p"], portal, 0).settle()
+    assert ledger.total == 137
+    new.grow(3)
+    assert ledger.total == 140
+    pending.drop()
+    new.grow(1000)
+    assert ledger.total == 107
+    statements.change([b"s"], new, 1).settle()
+    assert ledger.total == 1040
+    portals.forget_settled()
+    statements.change(statements, None, 2).settle()
+    assert ledger.total == 0
 
 
 # --- in a session ---
