@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from gateway.catalog import tls_context
 from gateway.identity.principal import Principal, Refused
 from gateway.journal import Entry, NotDurable
+from gateway.logins import Login
 from gateway.machine import (
     Abort,
     Ask,
@@ -83,6 +84,7 @@ _NOBODY: Final = events.Principal("", "", "", [], "", "")
 
 _STATEMENTS = Counter("gatebook_statements_total", "Statements asked for.", ["decision"])
 _ALLOWED, _DENIED = _STATEMENTS.labels("ALLOW"), _STATEMENTS.labels("DENY")
+_REFUSED = Counter("gatebook_connections_refused_total", "Clients beyond max_connections.")
 _ABORTED = Counter("gatebook_aborted_total", "Connections ended by a fault of ours.")
 
 log = structlog.get_logger("driver")
@@ -113,8 +115,12 @@ class _Target(asyncio.Protocol):
 class Connection(asyncio.Protocol):
     """One client's socket and everything that belongs to it."""
 
-    def __init__(self, node: Node, tls: ssl.SSLContext | None, cleartext: bool) -> None:
+    def __init__(
+        self, node: Node, tls: ssl.SSLContext | None, cleartext: bool, login: Login
+    ) -> None:
         self._node = node
+        self._login = login
+        login.send_away = self._close
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._transports: dict[Side, asyncio.Transport] = {}
@@ -163,8 +169,7 @@ class Connection(asyncio.Protocol):
         self._transports[Side.CLIENT] = cast("asyncio.Transport", transport)
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
         if not self._timers:
-            timeout = self._node.settings.gateway.postgres.login_timeout_s
-            self._timers.append(self._loop.call_later(timeout, self._login_timed_out))
+            self._timers.append(self._loop.call_at(self._login.deadline, self._login_timed_out))
         session = transport.get_extra_info("ssl_object")
         if session is not None:
             if session.selected_alpn_protocol() != wire.ALPN:
@@ -447,11 +452,18 @@ class Connection(asyncio.Protocol):
         # A name may hold anything; what is recorded in clear is scrubbed of classified values.
         self._application = scrub(command.application)[0][:_NAME_CHARS]
         target = command.database if command.database in node.targets else ""
+        if self._full():
+            return
         try:
             principal = await node.authenticator.authenticate(command.credential)
         except Refused as refused:
             self._refuse(command, target, refused)
             return
+        if self._closed or self._full():
+            # Others may have taken the last places meanwhile.
+            return
+        self._login.over()
+        node.sessions.sign_in(self)
         try:
             sealer = await node.new_sealer()
         except NotDurable:
@@ -471,6 +483,15 @@ class Connection(asyncio.Protocol):
         self._recorder.tls = self._tls_version
         self._recorder.token_id = principal.token_id or ""
         self.feed(Authenticated(principal))
+
+    def _full(self) -> bool:
+        """Whether there is no place; the client is told."""
+        limit = self._node.settings.gateway.postgres.max_connections
+        if self._node.sessions.signed_in < limit:
+            return False
+        _REFUSED.inc()
+        self.feed(RefusedInput("53300", "sorry, too many clients already"))
+        return True
 
     def _refuse(self, command: Authenticate, target: str, refused: Refused) -> None:
         node = self._node
@@ -587,6 +608,7 @@ class Connection(asyncio.Protocol):
         if self._closed:
             return
         self._closed = True
+        self._login.over()
         self._node.sessions.remove(self)
         for timer in self._timers:
             timer.cancel()

@@ -8,7 +8,6 @@ import socket
 import ssl
 
 import structlog
-from prometheus_client import Counter
 
 from gateway.driver import Connection
 from gateway.node import Node
@@ -16,7 +15,6 @@ from gateway.protocols.postgres import wire
 from schemas.settings import Listener as ListenerSettings
 from schemas.settings import SettingsError
 
-_REFUSED = Counter("gatebook_connections_refused_total", "Clients beyond max_connections.")
 _BACKLOG = 1024
 _ACCEPT_RETRY_S = 0.1
 _HANDSHAKE_S = 10.0
@@ -94,24 +92,26 @@ class Listener:
             task.add_done_callback(self._silent.discard)
 
     async def _welcome(self, accepted: socket.socket) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (narrowing)
+        deadline = self._loop.time() + self._settings.login_timeout_s
+        login = self._node.logins.begin(deadline, task.cancel)
+
+        def connection() -> Connection:
+            return Connection(self._node, self._tls, self._settings.cleartext_loopback, login)
+
         try:
-            if len(self._node.sessions) + len(self._silent) > self._settings.max_connections:
-                _REFUSED.inc()
-                await self._loop.connect_accepted_socket(_Full, accepted)
-                return
-            async with asyncio.timeout(self._settings.login_timeout_s):
+            async with asyncio.timeout_at(deadline):
                 direct = await self._first_byte(accepted) == _TLS_HANDSHAKE
             if direct and self._tls is not None:
                 await self._loop.connect_accepted_socket(
-                    self._connection, accepted, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S
+                    connection, accepted, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S
                 )
             else:
-                await self._loop.connect_accepted_socket(self._connection, accepted)
+                await self._loop.connect_accepted_socket(connection, accepted)
         except (OSError, TimeoutError, asyncio.CancelledError):
+            login.over()
             accepted.close()
-
-    def _connection(self) -> Connection:
-        return Connection(self._node, self._tls, self._settings.cleartext_loopback)
 
     async def _first_byte(self, accepted: socket.socket) -> bytes:
         """Seen, not taken. Raises OSError when the client leaves without one."""
@@ -147,12 +147,3 @@ async def listen(node: Node) -> Listener:
             f"gateway.postgres: cannot bind {settings.host}:{settings.port}: {error.strerror}"
         ) from None
     return Listener(node, context, opened)
-
-
-class _Full(asyncio.Protocol):
-    """Says so, and closes."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 (narrowing)
-        transport.write(wire.fatal("53300", "sorry, too many clients already"))
-        transport.close()

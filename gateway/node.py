@@ -13,6 +13,7 @@ from gateway.catalog import Catalog
 from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Journal, publish_schemas
+from gateway.logins import Logins
 from gateway.policy.decide import NoPolicies, Policies, PolicyError, checked
 from gateway.policy.sql import Analyser
 from gateway.recorder import Clock
@@ -40,6 +41,7 @@ class Node:
         self.clock = Clock(time.time_ns, time.monotonic_ns)
         self.analyse = Analyser()
         self.sessions = Sessions()
+        self.logins = Logins(settings.gateway.postgres.max_logins)
         self.authenticator = OidcAuthenticator(settings.oidc)
         self.policies = load_policies(settings.gateway.policies)
         self.recipients = _recipients(settings)

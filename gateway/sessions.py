@@ -32,7 +32,7 @@ class Cancellable(Protocol):
 
 
 class Sessions:
-    """The open connections, and which of them a CancelRequest means.
+    """The open connections: which have signed in, and which a CancelRequest means.
 
     A client is told the process id that the target has for its session, since notifications carry
     it, and statements such as pg_terminate_backend() take it; only the secret is ours. Several
@@ -44,6 +44,7 @@ class Sessions:
         # A proof is a hash of what only the client knows, and tells nothing by how long it takes
         # to find.
         self._by_proof: dict[bytes, Cancellable] = {}
+        self._signed_in: set[Cancellable] = set()
         self._none = asyncio.Event()
         self._none.set()
 
@@ -57,6 +58,15 @@ class Sessions:
         _OPEN.set(len(self._open))
         return secrets.token_bytes(32)
 
+    @property
+    def signed_in(self) -> int:
+        """Connections whose people are known."""
+        return len(self._signed_in)
+
+    def sign_in(self, connection: Cancellable) -> None:
+        """Its person is known."""
+        self._signed_in.add(connection)
+
     def know(self, connection: Cancellable, process_id: int, secret: bytes) -> None:
         """Its client is told this key: 4 bytes of the secret, or 32 in protocol 3.2."""
         proof = cancel_proof(process_id, secret)
@@ -65,6 +75,7 @@ class Sessions:
 
     def remove(self, connection: Cancellable) -> None:
         """The connection is over."""
+        self._signed_in.discard(connection)
         proof = self._open.pop(connection, b"")
         if self._by_proof.get(proof) is connection:
             del self._by_proof[proof]

@@ -135,7 +135,15 @@ class Listener(_Section):
     cleartext_loopback: bool = Field(
         False, description="Accept tokens without TLS; refused unless `host` is a loopback address."
     )
-    max_connections: int = Field(20_000, ge=1, description="Further clients get 53300.")
+    max_connections: int = Field(
+        20_000, ge=1, description="Signed-in clients; further ones get 53300."
+    )
+    max_logins: int = Field(
+        1000,
+        ge=1,
+        description="Connections that have not signed in yet; when one more comes, the one that "
+        "has waited longest is closed.",
+    )
     login_timeout_s: float = Field(15.0, gt=0, description="From accept to a verified identity.")
     prepared_max_bytes: int = Field(
         64 * 1024 * 1024,

@@ -44,7 +44,8 @@ ENDLESS = (
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     root = tmp_path_factory.mktemp("target")
     config = root / "over.yaml"
-    config.write_text(f"gateway: {{postgres: {{login_timeout_s: {LOGIN_TIMEOUT_S}}}}}\n")
+    listener = f"{{login_timeout_s: {LOGIN_TIMEOUT_S}, max_logins: {2 * HALF_OPEN}}}"
+    config.write_text(f"gateway: {{postgres: {listener}}}\n")
     for _ in running(root / "stack", Options(gateways=1, config=config, size=Size(50, 100))):
         yield Stack(root / "stack")
 

@@ -73,6 +73,33 @@ def test_hundreds_that_say_nothing_keep_nobody_waiting(
             open_still.discard(each)
 
 
+def test_who_says_nothing_takes_no_place_of_who_signs_in(
+    gateway_stack: Stack, tmp_path: Path, sockets: list[socket.socket]
+) -> None:
+    def change(settings: Any) -> None:
+        settings["gateway"]["postgres"] |= {"max_connections": 2, "max_logins": 20}
+
+    with another_gateway(gateway_stack, tmp_path, change) as (host, port):
+        with gateway_stack.connect("bob", hostaddr=host, port=port) as first:
+            for number in range(100):
+                each = socket.create_connection((host, port), 10)
+                sockets.append(each)
+                each.sendall(pg.SSL_REQUEST if number % 2 else b"\0")
+            # The oldest went as newer ones came.
+            for each in sockets[:70]:
+                each.settimeout(10)
+                with contextlib.suppress(ConnectionResetError):
+                    while each.recv(100):
+                        pass
+            assert first.execute("select 1").fetchone() == (1,)
+            with gateway_stack.connect("bob", hostaddr=host, port=port) as second:
+                assert second.execute("select 1").fetchone() == (1,)
+                with pytest.raises(psycopg.OperationalError, match="too many clients"):
+                    gateway_stack.connect("bob", hostaddr=host, port=port)
+        with gateway_stack.connect("bob", hostaddr=host, port=port) as again:
+            assert again.execute("select 1").fetchone() == (1,)
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

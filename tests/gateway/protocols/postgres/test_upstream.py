@@ -225,7 +225,7 @@ def test_what_the_target_says_of_a_start_up_setting_is_passed_on(code: str) -> N
     commands = refusal(pg.message("R", bytes(4)) + words)
     assert outcomes(commands) == [(1, "failed", code)]
     assert sent(commands, CLIENT) == words
-    assert commands[-1] == Close()
+    assert commands[-1] == Close(drain=True)
 
 
 @pytest.mark.parametrize(
