@@ -102,7 +102,7 @@ def test_what_is_remembered_is_counted() -> None:
     assert ledger.total == 107
     statements.change([b"s"], new, 1).settle()
     assert ledger.total == 1040
-    portals.forget_settled()
+    portals.unsettle(b"p")
     statements.change(statements, None, 2).settle()
     assert ledger.total == 0
 
