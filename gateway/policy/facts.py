@@ -40,7 +40,7 @@ class Output(msgspec.Struct, frozen=True):
     bare: bool
 
 
-class SessionNames(msgspec.Struct, frozen=True):
+class SessionNames(msgspec.Struct, frozen=True, cache_hash=True):
     """What of a session decides which relation a name means.
 
     `certain`: nothing has run that may change search_path. `temporary` are the names of temporary

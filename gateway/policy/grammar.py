@@ -124,8 +124,9 @@ PLAIN_NODES: Final = frozenset(
         "JsonValueExpr", "List", "LockingClause", "MergeSupportFunc", "MinMaxExpr",
         "MultiAssignRef", "NamedArgExpr", "NullTest", "ObjectWithArgs", "PartitionBoundSpec",
         "PartitionCmd", "PartitionElem", "PartitionRangeDatum", "PartitionSpec",
-        "PublicationObjSpec", "PublicationTable", "ResTarget", "ReturningClause",
-        "ReturningOption", "RoleSpec", "RowExpr", "SQLValueFunction", "SetToDefault", "SortBy",
+        "PublicationObjSpec", "RangeTableFuncCol", "RoleSpec",
+        "PublicationTable", "ResTarget", "ReturningClause",
+        "ReturningOption", "RowExpr", "SQLValueFunction", "SetToDefault", "SortBy",
         "StatsElem", "TriggerTransition", "VacuumRelation", "WindowDef", "XmlExpr",
         "XmlSerialize",
     }

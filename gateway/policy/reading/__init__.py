@@ -1,0 +1,1 @@
+"""Reads a parse tree: expressions, queries, changes, definitions, one on top of the other. Pure."""
