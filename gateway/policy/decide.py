@@ -32,6 +32,7 @@ NO_POLICY: Final = "no policy permits this"
 NOT_UNDERSTOOD: Final = "the statement is not fully understood"
 NEEDS_APPROVAL: Final = "this needs an approval, and approvals are not available yet"
 _ASK: Final = "Ask the owner of the target to add a policy that permits it."
+_UNTIL_THEN: Final = "Until then, ask for a rule that permits it without one."
 _BROKEN: Final = "a policy could not be evaluated"
 _DAY_S: Final = 86_400
 _WEEKDAYS: Final = (
@@ -43,7 +44,7 @@ _CONTEXT: Final = {"Var": "context"}
 _BEYOND_TABLES: Final = frozenset({"role", "extension", "system"})
 
 
-class PolicyError(Exception):
+class PolicyError(ValueError):
     """A policy set that cannot be used. Says which file, and why."""
 
 
@@ -60,7 +61,9 @@ _SOMETIME: Final = Moment()
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class Rule:
+    """What a policy says of itself, beside its conditions."""
+
     message: str
     how_to_ask: str
     unknown: bool
@@ -82,6 +85,11 @@ class _Answer:
     allowed: bool
     names: tuple[str, ...]
     broken: bool
+
+    @property
+    def refused(self) -> bool:
+        """Whether a rule forbids it, or might have."""
+        return self.broken or (not self.allowed and bool(self.names))
 
 
 class Policies:
@@ -108,7 +116,7 @@ class Policies:
             document = json.loads(cedarpy.policies_to_json_str(whole))
         except ValueError as error:
             raise PolicyError(str(error)) from None
-        self._words: dict[str, _Words] = {}
+        self.rules: dict[str, Rule] = {}
         seen: set[str] = set()
         for policy in document.get("staticPolicies", {}).values():
             notes = policy.get("annotations") or {}
@@ -118,7 +126,7 @@ class Policies:
                     f"every policy needs an @id of its own; see {policy_id or 'one without'}"
                 )
             seen.add(policy_id)
-            self._words[policy_id] = _Words(
+            self.rules[policy_id] = Rule(
                 notes.get("message") or "",
                 notes.get("how_to_ask") or "",
                 notes.get("unknown") == "permitted",
@@ -225,29 +233,50 @@ class Policies:
     def _judge(self, asked: _Asked, request: Request) -> Decision:
         facts = request.facts
         context = _context(request)
-        (whole,) = asked.ask("execute", [asked.target()], context)
-        if whole.broken or (not whole.allowed and whole.names):
-            return self._decision(whole)
-        tables: list[_Answer] = []
-        if self._mentions.parts:
-            answers = self._parts(asked, facts, context)
-            refused = [a for a in answers if a.broken or (not a.allowed and a.names)]
-            if refused:
-                names = {name for answer in refused for name in answer.names}
-                broken = any(answer.broken for answer in refused)
-                return self._decision(_Answer(False, tuple(sorted(names)), broken))
-            tables = answers[: len(facts.tables_read | facts.tables_written)]
-        if not whole.allowed:
-            beyond = facts.files or facts.links or facts.ddl & _BEYOND_TABLES
-            if beyond or not tables or not all(answer.allowed for answer in tables):
-                return self._with_approval(asked, context) or self._decision(whole)
-            whole = _Answer(True, tuple(sorted({n for a in tables for n in a.names})), False)
-        if facts.unknown and not any(self._lets_unknown_pass(name) for name in whole.names):
+        allowed = self._permitted(asked, "execute", facts, context)
+        if allowed.refused:
+            return self._decision(allowed)
+        if not allowed.allowed:
+            # Nothing forbids it, and nothing permits it.
+            held = self._permitted(asked, "execute_with_approval", facts, context)
+            if held.allowed and not held.broken and self._understood(facts, held):
+                return Decision(Verdict.HOLD, held.names, NEEDS_APPROVAL, _UNTIL_THEN)
+            return self._decision(allowed)
+        if not self._understood(facts, allowed):
             shown = "; ".join(sorted(facts.unknown)[:5])
             return Decision(Verdict.DENY, (), NOT_UNDERSTOOD, f"Not understood: {shown}.")
-        return self._decision(whole)
+        return self._decision(allowed)
 
-    def _parts(self, asked: _Asked, facts: Facts, context: dict[str, Any]) -> list[_Answer]:
+    def _permitted(
+        self, asked: _Asked, action: str, facts: Facts, context: dict[str, Any]
+    ) -> _Answer:
+        """Permitted for the target or for every table, and forbidden for nothing."""
+        (whole,) = asked.ask(action, [asked.target()], context)
+        if whole.refused or not self._mentions.parts:
+            return whole
+        answers = self._parts(asked, action, facts, context)
+        refused = [answer for answer in answers if answer.refused]
+        if refused:
+            names = {name for answer in refused for name in answer.names}
+            broken = any(answer.broken for answer in refused)
+            return _Answer(False, tuple(sorted(names)), broken)
+        if whole.allowed:
+            return whole
+        tables = answers[: len(facts.tables_read | facts.tables_written)]
+        beyond = facts.files or facts.links or facts.ddl & _BEYOND_TABLES
+        if beyond or not tables or not all(answer.allowed for answer in tables):
+            return whole
+        return _Answer(True, tuple(sorted({n for answer in tables for n in answer.names})), False)
+
+    def _understood(self, facts: Facts, answer: _Answer) -> bool:
+        if not facts.unknown:
+            return True
+        rules = (self.rules.get(name) for name in answer.names)
+        return any(rule is not None and rule.unknown for rule in rules)
+
+    def _parts(
+        self, asked: _Asked, action: str, facts: Facts, context: dict[str, Any]
+    ) -> list[_Answer]:
         """Answers for each table the statement touches, then for columns and functions."""
         owners = dict(facts.owners)
         resources, contexts = [], []
@@ -262,19 +291,7 @@ class Policies:
             for name in sorted(facts.functions):
                 resources.append(asked.function(name))
                 contexts.append(["execute"])
-        return asked.ask("execute", resources, context, contexts)
-
-    def _with_approval(self, asked: _Asked, context: dict[str, Any]) -> Decision | None:
-        (answer,) = asked.ask("execute_with_approval", [asked.target()], context)
-        if answer.broken or not answer.allowed:
-            return None
-        return Decision(
-            Verdict.HOLD, answer.names, NEEDS_APPROVAL, "Ask for a rule that permits it until then."
-        )
-
-    def _lets_unknown_pass(self, name: str) -> bool:
-        words = self._words.get(name)
-        return words is not None and words.unknown
+        return asked.ask(action, resources, context, contexts)
 
     def _decision(self, answer: _Answer) -> Decision:
         names = answer.names
@@ -283,7 +300,7 @@ class Policies:
             return Decision(Verdict.DENY, names, _BROKEN)
         if answer.allowed:
             return Decision(Verdict.ALLOW, names, "")
-        said = [self._words[name] for name in names if name in self._words]
+        said = [self.rules[name] for name in names if name in self.rules]
         reason = "; ".join(words.message for words in said if words.message)
         hint = "; ".join(words.how_to_ask for words in said if words.how_to_ask)
         if not names:
@@ -351,7 +368,7 @@ class _Asked:
         parent = self.target()
         if len(parts) > 1:
             parent = self._entity("Schema", name_of(self._name, parts[0]), parent)
-        about = {"name": parts[-1], "owner": owner}
+        about = {"name": parts[-1], "schema": parts[0] if len(parts) > 1 else "", "owner": owner}
         return self._entity("Table", name_of(self._name, *parts), parent, about)
 
     def column(self, full: str) -> dict[str, str]:

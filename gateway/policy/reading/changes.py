@@ -89,6 +89,8 @@ class Changes(Queries):
             self.walk(conflict.get("infer", {}), scope)
             if conflict.get("action") == "ONCONFLICT_UPDATE":
                 work.kinds.add("update")
+                # It updates no more rows than are inserted.
+                work.wheres.append(True)
                 for relation in found:
                     work.add(self._resolver.writing(relation, "UPDATE"))
                 self._assignments(conflict.get("targetList", ()), target, found, inner)
