@@ -15,6 +15,8 @@ from typing import Final
 import msgspec
 from pglast import parser
 
+from gateway.policy.diagnostics import said_more
+
 _NODE: Final = re.compile(r'[{,]"([A-Z]\w*)Stmt":\{')
 _TOP: Final = re.compile(r'\{"stmt":\{"([A-Z]\w*)":\{')
 _STRING: Final = r'"((?:[^"\\]|\\.)*)"'
@@ -168,6 +170,8 @@ class Statement(msgspec.Struct, frozen=True):
     error: str = ""
     position: int = 0
     sqlstate: str = "42601"
+    detail: str = ""
+    hint: str = ""
 
 
 def _kind(node: str) -> str:
@@ -237,7 +241,15 @@ def _cut(text: str) -> str:
     return f"{text[: min(ends)]} {REDACTED}" if ends else text
 
 
-def unparseable(text: str, message: str, position: int = 0, sqlstate: str = "42601") -> Statement:
+def unparseable(
+    text: str,
+    message: str,
+    position: int = 0,
+    sqlstate: str = "42601",
+    *,
+    detail: str = "",
+    hint: str = "",
+) -> Statement:
     """A statement that is refused for what it is, whoever asks."""
     kinds = frozenset({UNPARSEABLE})
     recorded = redact(text, kinds)
@@ -253,6 +265,8 @@ def unparseable(text: str, message: str, position: int = 0, sqlstate: str = "426
         error=message,
         position=position,
         sqlstate=sqlstate,
+        detail=detail,
+        hint=hint,
     )
 
 
@@ -346,7 +360,8 @@ def analyse(text: str) -> tuple[Statement, ...]:
         if message.endswith("at end of input"):
             # A server points behind the last character, the library at the first.
             index = len(text)
-        return (unparseable(text, message, index + 1),)
+        detail, hint = said_more(text, message)
+        return (unparseable(text, message, index + 1, detail=detail, hint=hint),)
     except (ValueError, UnicodeError, RecursionError, MemoryError):
         return (unparseable(text, "the statement is not understood"),)
 

@@ -46,20 +46,21 @@ _COMMENTS: Final = frozenset({"SQL_COMMENT", "C_COMMENT"})
 
 @dataclass(frozen=True, slots=True)
 class Escaped:
-    """A text with an E at each of `inserted`, which are indexes in `text`, in order."""
+    """A text with an E at each of `inserted`, which are indexes in `text`, in order.
+
+    `unicode` is where the text had its first U&'', or -1: the target refuses all of it for that.
+    """
 
     text: str
     inserted: tuple[int, ...]
+    unicode: int = -1
 
     def original(self, index: int) -> int:
         """Where the text had what is at `index` now."""
         return index - bisect_left(self.inserted, index)
 
     def agrees(self) -> bool:
-        """Whether the parser's lexer finds here what the target's finds in the text as it was.
-
-        U&'' is not looked at: a target with the setting off refuses all of the text for it.
-        """
+        """Whether the parser's lexer finds here what the target's finds in the text as it was."""
         try:
             tokens = parser.scan(self.text)
         except (parser.ParseError, ValueError, UnicodeError):
@@ -86,6 +87,7 @@ def escaped(text: str) -> Escaped | None:
     pieces: list[str] = []
     inserted: list[int] = []
     kept = at = 0
+    unicode = -1
     while (found := _LEXEME.search(text, at)) is not None:
         end = _end(text, found)
         if end is None:
@@ -97,8 +99,10 @@ def escaped(text: str) -> Escaped | None:
             inserted.append(start + len(inserted))
             pieces += [text[kept:start], "E"]
             kept = start
+        if unicode < 0 and found.group() in ("U&'", "u&'"):
+            unicode = found.start()
         at = end
-    return Escaped("".join((*pieces, text[kept:])), tuple(inserted))
+    return Escaped("".join((*pieces, text[kept:])), tuple(inserted), unicode)
 
 
 def _end(text: str, found: re.Match[str]) -> int | None:

@@ -155,7 +155,11 @@ class Run:
         statement = self.statement
         if statement.error:
             self.refusal = wire.error(
-                statement.sqlstate, statement.error, position=statement.position
+                statement.sqlstate,
+                statement.error,
+                detail=statement.detail,
+                hint=statement.hint,
+                position=statement.position,
             )
             return
         by = f" (policy {', '.join(decision.policies)})" if decision.policies else ""

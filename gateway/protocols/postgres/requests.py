@@ -109,7 +109,11 @@ class Language:
             found = self._analyse(read.text)
             too_much = bool(found) and found[0].sqlstate.startswith("54")
             if too_much or read.agrees():
-                return tuple(_placed(statement, read) for statement in found)
+                placed = tuple(_placed(statement, read) for statement in found)
+                if 0 <= read.unicode < max((one.position for one in placed), default=0):
+                    # The target says no more of it than that.
+                    return (_unsafe(read),)
+                return placed
         return (
             sql.unparseable(
                 text,
@@ -148,6 +152,18 @@ def _placed(statement: Statement, read: strings.Escaped) -> Statement:
         error=error,
         offset=read.original(statement.offset),
         position=read.original(index) + 1 if statement.position else 0,
+    )
+
+
+def _unsafe(read: strings.Escaped) -> Statement:
+    """What the target says of a text with a U&'' in which it has found no other error before."""
+    return sql.unparseable(
+        read.text,
+        "unsafe use of string constant with Unicode escapes",
+        read.unicode + 1,
+        sqlstate="0A000",
+        detail="String constants with Unicode escapes cannot be used when "
+        "standard_conforming_strings is off.",
     )
 
 

@@ -88,6 +88,15 @@ def test_the_lexer_has_the_last_word(wrong: Escaped) -> None:
     assert not wrong.agrees()
 
 
+def test_the_first_constant_with_unicode_escapes_is_told() -> None:
+    read = escaped(r"select '\'' /* U&' */, 'U&', U&'d\0061t', u&'x'")
+    assert read is not None
+    assert read.unicode == 29
+    plain = escaped(r"select '\''")
+    assert plain is not None
+    assert plain.unicode == -1
+
+
 def test_places_are_those_of_the_text_as_it_was() -> None:
     text = r"select '\''; select 'b\\'; select 3"
     read = escaped(text)

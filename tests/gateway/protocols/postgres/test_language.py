@@ -122,6 +122,8 @@ def test_a_session_may_begin_with_other_strings() -> None:
         ("select n'a\\''", "a backslash is refused where it may be read otherwise"),
         ("select 'a'\n'b\\'c'", "a backslash is refused where it may be read otherwise"),
         ("select 'it\\'s' 'x'", "syntax error at or near \"'x'\""),
+        ("select U&'wrong: \\061'", "unsafe use of string constant with Unicode escapes"),
+        ("selec U&'wrong: \\061'", 'syntax error at or near "selec"'),
         ("select 1 'it\\'s'", "syntax error at or near \"'it\\'s'\""),
     ],
 )
