@@ -40,13 +40,25 @@ def query(document: dict[str, Any], sql: str, output_format: str, timeout_s: flo
 
 def rows(document: dict[str, Any], sql: str, timeout_s: float = 60) -> list[dict[str, Any]]:
     """The answer as objects. Raises Problem."""
+    answer = rows_or_text(document, sql, timeout_s)
+    if isinstance(answer, str):
+        raise Problem("the query has a FORMAT clause of its own; leave it out")
+    return answer
+
+
+def rows_or_text(
+    document: dict[str, Any], sql: str, timeout_s: float = 60
+) -> list[dict[str, Any]] | str:
+    """The answer as objects, or its text where `sql` asks for another format. Raises Problem."""
     import json
 
     text = query(document, sql, "JSON", timeout_s)
     try:
-        data: list[dict[str, Any]] = json.loads(text)["data"]
+        data = json.loads(text)["data"]
     except (ValueError, KeyError, TypeError):
-        raise Problem("the query has a FORMAT clause of its own; leave it out") from None
+        return text
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        return text
     return data
 
 

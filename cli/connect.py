@@ -34,12 +34,17 @@ def connect(
     """Open psql on a target through a gateway. What follows -- goes to psql."""
     import os
 
+    import yaml
+
     from cli import psql
 
     state, document = running(state_dir)
+    known = [each["name"] for each in yaml.safe_load(state.config_file.read_text())["targets"]]
+    if target not in known:
+        raise Problem(f"there is no target {target}; this stack has: {', '.join(known)}", 2)
+    command = psql.executable()
     name, token = _identity(state, document, user)
     environment = psql.environment(document, target, name, token, gateway)
-    command = psql.executable()
     try:
         os.execve(command, ["psql", *context.args], environment)  # noqa: S606
     except OSError as error:

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from schemas.events import Masked
 
 
+LATEST = (
+    "select started_at, actor, statement, outcome from queries"
+    " where started_at > now() - interval 1 hour order by started_at desc limit 20"
+)
+"""A question to begin with. Without a time it would join all that ever happened."""
+
+_WIDEST = 500
+"""Characters of a value in a table."""
+
+
 class Format(StrEnum):
     """How `gatebook sql` prints rows."""
 
@@ -27,7 +37,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(
         epilog="[bold]Examples[/bold]"
-        '\n\n  gatebook sql "select started_at, actor, statement, outcome from queries"'
+        f'\n\n  gatebook sql "{LATEST}"'
         '\n\n  gatebook sql "select actor, count() from queries group by actor" --format csv'
         "\n\n  gatebook sql - < report.sql"
     )(sql)
@@ -43,18 +53,26 @@ def sql(
         Format, typer.Option("--format", "-f", help="How to print rows.")
     ] = Format.TABLE,
 ) -> None:
-    """Ask the history in SQL. Views: queries, sessions, responses; table: audit_events."""
+    """Ask the history in SQL. Views: queries, sessions, responses; table: audit_events.
+
+    Give a time, an actor or a session: without one, all that ever happened is read. A FORMAT
+    clause in the query is printed as it comes.
+    """
     import json
 
     from cli import clickhouse
 
     _, document = running(state_dir)
     text = sys.stdin.read() if query == "-" else query
+    if not text.strip():
+        raise Problem("there is no query", 2)
     if output is Format.CSV:
         sys.stdout.write(clickhouse.query(document, text, "CSVWithNames"))
         return
-    rows = clickhouse.rows(document, text)
-    if output is Format.JSON:
+    rows = clickhouse.rows_or_text(document, text)
+    if isinstance(rows, str):
+        sys.stdout.write(rows)
+    elif output is Format.JSON:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
     else:
         print_table(rows)
@@ -70,14 +88,21 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in rows[0] if rows else ():
         table.add_column(name, overflow="fold")
+    cut = 0
     for row in rows:
         # Text, not markup: a statement may hold square brackets.
-        table.add_row(*(Text(cell(value)) for value in row.values()))
+        cells = [cell(value) for value in row.values()]
+        cut += sum(len(text) > _WIDEST for text in cells)
+        shown = (text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…" for text in cells)
+        table.add_row(*map(Text, shown))
     # A file or a pipe has no width of its own.
     console = Console(width=None if sys.stdout.isatty() else 200)
     if rows:
         console.print(table)
     console.print(f"{len(rows)} row{'' if len(rows) == 1 else 's'}", style="dim")
+    if cut:
+        values = f"{cut} value{'' if cut == 1 else 's'}"
+        console.print(f"{values} cut (…); --format json or csv shows all", style="dim")
 
 
 def cell(value: Any) -> str:

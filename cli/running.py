@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +26,18 @@ StateDirOption = Annotated[
 ]
 
 
+def program() -> str:
+    """What to type for `gatebook`: by name where PATH leads to this one, else its path."""
+    called = Path(sys.argv[0]).absolute()
+    found = shutil.which("gatebook")
+    if called.name != "gatebook" or (found and Path(found).resolve() == called.resolve()):
+        return "gatebook"
+    try:
+        return str(called.relative_to(Path.cwd()))
+    except ValueError:
+        return str(called)
+
+
 def state_at(path: Path | None) -> StateDir:
     """The state folder a command works on."""
     from infra.devstack.state import StateDir
@@ -38,5 +52,5 @@ def running(path: Path | None) -> tuple[StateDir, dict[str, Any]]:
     state = state_at(path)
     document = status.read(state)
     if document is None:
-        raise Problem(f"nothing runs in {state.root}; start it with: gatebook up --detach")
+        raise Problem(f"nothing runs in {state.root}; start it with: {program()} up --detach")
     return state, document

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.history import LATEST
 from cli.problems import Problem
-from cli.running import StateDirOption, state_at
+from cli.running import StateDirOption, program, state_at
 
 UP_EXAMPLES = """
 [bold]Examples[/bold]
@@ -70,6 +71,7 @@ def up(
     ] = None,
 ) -> None:
     """Start everything: Kafka, PostgreSQL, issuer, gateways, processors, sinks."""
+    from infra.devstack.conninfo import BadConninfo, parse
     from infra.devstack.control import start_detached
     from infra.devstack.plan import Options
     from infra.devstack.run import run
@@ -83,6 +85,12 @@ def up(
         raise Problem("--brokers is 1 or 3: two form no majority without each other", 2)
     if kafka is not None and not valid_bootstrap(kafka):
         raise Problem("--kafka needs host:port, or several separated by commas", 2)
+    if target is not None:
+        # Before anything is written into the state folder.
+        try:
+            parse(target)
+        except BadConninfo as error:
+            raise Problem(str(error), 2) from None
     state = state_at(state_dir)
     options = Options(
         gateways=gateways,
@@ -112,8 +120,9 @@ def _show_running(state_dir: Path | None) -> None:
     current = document.read(state_at(state_dir))
     if current is not None:
         print_status(current)
-        print("\nNext:  gatebook connect shop --user alice")
-        print('       gatebook sql "select started_at, actor, statement, outcome from queries"')
+        name = program()
+        print(f"\nNext:  {name} connect shop --user alice")
+        print(f'       {name} sql "{LATEST}"')
 
 
 def status(
@@ -128,7 +137,7 @@ def status(
     if current is None:
         if as_json:
             print(json.dumps({"state_dir": str(state.root), "healthy": False, "processes": []}))
-        raise Problem(f"nothing runs in {state.root}; start it with: gatebook up --detach")
+        raise Problem(f"nothing runs in {state.root}; start it with: {program()} up --detach")
     if as_json:
         print(json.dumps(current, indent=2))
     else:

@@ -19,7 +19,9 @@ from rich.console import Console
 from rich.text import Text
 
 from cli import clickhouse, evidence, history, psql, tokens
+from cli.history import LATEST
 from cli.problems import Problem
+from cli.running import program
 from infra.devstack import shop, status
 from infra.devstack.control import start_detached, stop
 from infra.devstack.plan import Options
@@ -42,6 +44,8 @@ VISIBLE_TIMEOUT_S = 20.0
 
 def tell(keep: bool) -> int:
     """Tell the story to standard output; the number of claims that were not true."""
+    # Without it there is nothing to show; better said now than when everything runs.
+    psql.executable()
     console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
     with _stack(keep, console) as (state, document):
@@ -95,13 +99,14 @@ def _stack(keep: bool, console: Console) -> Iterator[tuple[StateDir, dict[str, A
 def _next(console: Console, keep: bool) -> None:
     at = " --state-dir .gatebook/demo" if keep else ""
     console.print("\n[bold]Try next[/bold]")
+    name = program()
     if not keep:
-        console.print("  gatebook up --detach")
+        console.print(f"  {name} up --detach", markup=False)
     for line in (
-        f"gatebook connect shop --user bob{at}          # a DBA, in psql",
-        f"gatebook tail{at}                             # events, live",
-        f'gatebook sql{at} "select actor, statement, outcome from queries"',
-        f"gatebook down{at}",
+        f"{name} connect shop --user bob{at}          # a DBA, in psql",
+        f"{name} tail{at}                             # events, live",
+        f'{name} sql{at} "{LATEST}"',
+        f"{name} down{at}",
     ):
         console.print(f"  {line}", markup=False)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import stat
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from cli import clickhouse, evidence, history, psql, stack, tokens
 from cli.problems import Problem
+from cli.running import program
 from infra.devstack.shop import Size, copy_files
 from infra.devstack.state import StateDir
 from schemas.events import Client, Context, Masked, Principal
@@ -109,6 +112,46 @@ def test_psql_of_the_embedded_postgresql_serves_when_there_is_no_other(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert psql.executable().endswith("/pginstall/bin/psql")
+    # Its own libpq was built without TLS.
+    environment = psql.environment(DOCUMENT, "shop", "alice", "t")
+    environment |= {"PGHOSTADDR": "127.0.0.1", "PGPORT": "1"}
+    done = subprocess.run(
+        [psql.executable(), "-c", "select 1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Connection refused" in done.stderr
+    assert "SSL" not in done.stderr
+
+
+def test_without_a_psql_that_speaks_tls_it_is_said_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Problem, match="postgresql-client"):
+        psql.executable()
+
+
+def test_psql_on_path_keeps_its_own_libraries() -> None:
+    if shutil.which("psql") is not None:
+        assert "LD_PRELOAD" not in psql.environment(DOCUMENT, "shop", "alice", "t")
+
+
+def test_what_to_type_leads_to_this_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / ".venv" / "bin" / "gatebook"
+    installed.parent.mkdir(parents=True)
+    installed.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(installed)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program() == ".venv/bin/gatebook"
+    monkeypatch.setenv("PATH", str(installed.parent))
+    assert program() == "gatebook"
 
 
 def test_the_status_names_what_is_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +168,14 @@ def test_a_table_shows_values_as_they_are(capsys: pytest.CaptureFixture[str]) ->
     assert "select a[1] -- [bold]x[/bold]" in output
     assert "a, b" in output
     assert "1 row\n" in output
+
+
+def test_a_wide_value_is_cut_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    history.print_table([{"a": "x" * 500, "b": "y" * 501}])
+    output = capsys.readouterr().out
+    assert output.count("x") == output.count("y") == 500
+    assert "…" in output
+    assert "1 value cut (…); --format json or csv shows all" in output
 
 
 def test_no_rows_are_said(capsys: pytest.CaptureFixture[str]) -> None:
