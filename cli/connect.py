@@ -46,7 +46,8 @@ def connect(
     name, token = _identity(state, document, user)
     environment = psql.environment(document, target, name, token, gateway)
     try:
-        os.execve(command, ["psql", *context.args], environment)  # noqa: S606
+        # By its path: without a PATH that leads to it psql does not find its own files.
+        os.execve(command, [command, *context.args], environment)  # noqa: S606
     except OSError as error:
         raise Problem(f"cannot run {command}: {error.strerror}") from None
 

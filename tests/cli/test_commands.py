@@ -99,6 +99,7 @@ def test_down_of_nothing_is_no_error(tmp_path: Path) -> None:
         (["--gateways", "0"], "--gateways"),
         (["--config", "/nowhere.yaml"], "does not exist"),
         (["--target", "host=db user=x password=hunter2 colour=blue"], "colour"),
+        (["--target", "garbage"], "neither a postgresql:// URI nor key=value"),
         (["--clickhouse", "ch.example"], "http://"),
     ],
 )
@@ -110,6 +111,8 @@ def test_bad_options_are_refused_before_anything_starts(
     assert reason in done.stderr
     assert "hunter2" not in done.stderr
     assert "Traceback" not in done.stderr
+    if arguments[0] in ("--target", "--kafka"):
+        assert not (tmp_path / "state").exists()
 
 
 def test_a_config_that_no_process_would_accept_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,11 +14,13 @@ pytestmark = pytest.mark.e2e
 
 
 def test_every_claim_of_the_demo_holds_and_nothing_is_left(tmp_path: Path) -> None:
+    """On a machine with nothing installed: PATH leads nowhere."""
     done = subprocess.run(
         [str(Path(sys.executable).with_name("gatebook")), "demo"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        env={**os.environ, "PATH": "/nowhere"},
         timeout=200,
         check=False,
     )
@@ -26,4 +29,6 @@ def test_every_claim_of_the_demo_holds_and_nothing_is_left(tmp_path: Path) -> No
     assert held is not None
     assert held[1] == held[2]
     assert int(held[1]) == done.stdout.count("✓") >= 18
+    # What it says to type can be typed.
+    assert f"{Path(sys.executable).with_name('gatebook')} up --detach" in done.stdout
     assert list(tmp_path.iterdir()) == []

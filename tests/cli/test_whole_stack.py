@@ -41,7 +41,7 @@ class Stack:
         self.root = root
 
     def gatebook(
-        self, *arguments: str, check: bool = True, given: str | None = None
+        self, *arguments: str, check: bool = True, given: str | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [GATEBOOK, *arguments],
@@ -49,7 +49,7 @@ class Stack:
             capture_output=True,
             text=True,
             timeout=150,
-            env={**os.environ, "GATEBOOK_STATE_DIR": str(self.root)},
+            env={**os.environ, "GATEBOOK_STATE_DIR": str(self.root), **environment},
             check=False,
         )
         # The assertion shows what it said; CalledProcessError would not.
@@ -173,6 +173,42 @@ def test_a_query_is_in_the_history_soon_after_it_ran(stack: Stack) -> None:
     table = stack.gatebook("sql", "-", given="select 'x' as column_name").stdout
     assert "column_name" in table
     assert "1 row" in table
+
+
+def test_without_a_psql_on_path_the_embedded_one_connects_in_tls(stack: Stack) -> None:
+    arguments = ("connect", "shop", "--user", "bob", "--", "-Atc", "\\conninfo", "-c", "select 7")
+    done = stack.gatebook(*arguments, PATH="/nowhere")
+    assert "SSL connection (protocol: TLSv1." in done.stdout
+    assert done.stdout.endswith("7\n")
+
+
+def test_a_target_that_is_not_there_is_told_with_those_that_are(stack: Stack) -> None:
+    done = stack.gatebook("connect", "nope", "--user", "bob", check=False)
+    assert done.returncode == 2
+    assert "no target nope; this stack has: shop" in done.stderr
+
+
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_no_query_is_said(stack: Stack, nothing: str) -> None:
+    done = stack.gatebook("sql", nothing, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no query" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("query", "printed"),
+    [
+        ("select 7 as n format CSV", "7\n"),
+        ("select 7 as n format TSVWithNames", "n\n7\n"),
+        ("select 7 as n format Null", ""),
+        ("select 7 as n format JSONCompactEachRow", "[7]\n"),
+    ],
+)
+@pytest.mark.parametrize("output", ["table", "json", "csv"])
+def test_a_format_that_the_query_asks_for_is_printed_as_it_comes(
+    stack: Stack, query: str, printed: str, output: str
+) -> None:
+    assert stack.gatebook("sql", query, "--format", output).stdout == printed
 
 
 def test_a_bad_query_is_one_readable_message(stack: Stack) -> None:
