@@ -43,6 +43,7 @@ from gateway.machine import (
     Recorded,
     Request,
     Rows,
+    SaidAll,
     Send,
     Shutdown,
     Side,
@@ -130,6 +131,7 @@ class Connection(asyncio.Protocol):
         self._idle_scheduled = False
         self._unread: deque[bytes] = deque()
         self._reading_on = False
+        self._said_all = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
         self._entries: dict[int, Entry] = {}
@@ -199,13 +201,24 @@ class Connection(asyncio.Protocol):
         self.feed(Received(Side.CLIENT, self._unread.popleft()))
         if self._unread:
             self._schedule_reading()
-        else:
-            self.resume(Side.CLIENT, _FAIRNESS)
+            return
+        self.resume(Side.CLIENT, _FAIRNESS)
+        if self._said_all:
+            self.feed(SaidAll())
 
     def _schedule_reading(self) -> None:
         if not self._reading_on:
             self._reading_on = True
             self._loop.call_soon(self._read_on)
+
+    def eof_received(self) -> bool:
+        """Whether the stream stays open for the answers. In TLS it cannot."""
+        if self._closed or self._machine.session is None or self._tls_version:
+            return False
+        self._said_all = True
+        if not self._unread:
+            self.feed(SaidAll())
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unread.clear()

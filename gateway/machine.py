@@ -146,6 +146,10 @@ class Closed(msgspec.Struct, frozen=True):
     side: Side
 
 
+class SaidAll(msgspec.Struct, frozen=True):
+    """The client says nothing more, but may still read: it has closed its half of the stream."""
+
+
 class TlsStarted(msgspec.Struct, frozen=True):
     """The client's TLS handshake is done."""
 
@@ -211,6 +215,7 @@ class Shutdown(msgspec.Struct, frozen=True):
 Input = (
     Received
     | Closed
+    | SaidAll
     | TlsStarted
     | Authenticated
     | Refused

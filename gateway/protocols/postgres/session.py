@@ -27,6 +27,7 @@ from gateway.machine import (
     Received,
     Record,
     Recorded,
+    SaidAll,
     Send,
     Shutdown,
     Side,
@@ -49,6 +50,7 @@ from gateway.protocols.postgres.wire import ProtocolViolation, Splitter, fatal
 
 _CLIENT: Final = b"QPBDECSHdcfFX"
 _X: Final = ord("X")
+_TERMINATE: Final = wire.message(b"X")
 _READY: Final = wire.message(b"Z", b"I")
 
 
@@ -106,6 +108,7 @@ class Session:
             NotDurable: self._not_durable,
             Idle: lambda _: self._answering.release(),
             Closed: self._closed,
+            SaidAll: self._said_all,
             Expired: lambda _: self._leave("28000", "the token has expired", "token_expired"),
             Shutdown: lambda _: self._leave("57P01", "the gateway is shutting down", "shutdown"),
         }
@@ -296,6 +299,13 @@ class Session:
         elif not self._ending:
             text = "the connection to the target was lost"
             self._stop("08006", text, "target_lost", silent=self._answering.said_fatal)
+
+    def _said_all(self, event: SaidAll) -> None:
+        """As PostgreSQL takes it: what was said is done and answered, and then it is over."""
+        if self._splitter.within_message:
+            self._closed(Closed(Side.CLIENT))
+        elif not self._ending:
+            self._from_client(_TERMINATE)
 
     def _going_on(self) -> bool:
         """Whether the target still works on what was said before a Terminate.

@@ -242,6 +242,11 @@ class Splitter:
             del buffer[:at]
 
     @property
+    def within_message(self) -> bool:
+        """What came ends in the middle of a message."""
+        return bool(self._buffer) or self._copy_left > 0
+
+    @property
     def buffered(self) -> int:
         """Bytes of a message that is not complete."""
         return len(self._buffer)

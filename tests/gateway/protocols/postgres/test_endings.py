@@ -17,6 +17,7 @@ from gateway.machine import (
     Record,
     RequestData,
     Rows,
+    SaidAll,
     Shutdown,
 )
 from gateway.protocols.postgres.startup import NOT_DURABLE_TEXT
@@ -544,3 +545,24 @@ def test_a_target_that_ran_more_than_was_asked_for_is_not_believed() -> None:
     commands += talk.record(commands)
     assert pg.kinds(sent(commands, CLIENT)) == "CE"
     assert ended(commands) == "protocol_error"
+
+
+# --- a client that closes its half ---
+
+
+def test_what_it_said_is_done_and_answered_and_then_it_is_over() -> None:
+    talk = signed_in()
+    talk.allow(talk.client(pg.query("select 1")))
+    assert sent(talk.handle(SaidAll()), TARGET) == pg.TERMINATE
+    answer = pg.columns("a") + pg.row(b"1") + pg.done("SELECT 1") + pg.ready()
+    commands = talk.record(talk.target(answer))
+    assert sent(commands, CLIENT) == answer
+    assert isinstance(commands[-1], Close)
+
+
+def test_nothing_of_a_half_message_is_done() -> None:
+    talk = signed_in()
+    talk.client(pg.query("select 1")[:-3])
+    commands = talk.handle(SaidAll())
+    assert sent(commands, TARGET) == b""
+    assert [fact.reason for fact in facts(commands) if isinstance(fact, Ended)] == ["client_lost"]
