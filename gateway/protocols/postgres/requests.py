@@ -94,7 +94,7 @@ class Language:
             command = replication.command(text, self._replication)
             if command is not None:
                 return (command,)
-        if not self._standard_strings and "\\" in text:
+        if not self._standard_strings and ("\\" in text or "&'" in text):
             return self._escaped(text)
         return self._analyse(text)
 

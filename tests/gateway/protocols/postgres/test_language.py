@@ -123,6 +123,7 @@ def test_a_session_may_begin_with_other_strings() -> None:
         ("select 'a'\n'b\\'c'", "a backslash is refused where it may be read otherwise"),
         ("select 'it\\'s' 'x'", "syntax error at or near \"'x'\""),
         ("select U&'wrong: \\061'", "unsafe use of string constant with Unicode escapes"),
+        ("select U&'wrong: +0061' uescape '+'", "unsafe use of string constant"),
         ("selec U&'wrong: \\061'", 'syntax error at or near "selec"'),
         ("select 1 'it\\'s'", "syntax error at or near \"'it\\'s'\""),
     ],
