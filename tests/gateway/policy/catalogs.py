@@ -71,7 +71,7 @@ def routine(oid: int, full: str, least: int = 0, most: int | None = None, **more
 RELATIONS = [
     table(1, "public.customers", "id!", "name!", "email", "ssn", "city",
           cascades=(Cascade(2, "c", "a"),)),
-    table(2, "public.orders", "id!", "customer_id", "product", "amount", "active"),
+    table(2, "public.orders", "id!", "customer_id", "product", "amount", "ordered_at", "status"),
     table(3, "hr.payroll", "id!", "person", "salary", kind="p", children=(4, 5)),
     table(4, "hr.payroll_2025", "id!", "person", "salary", parents=(3,)),
     table(5, "hr.payroll_2026", "id!", "person", "salary", parents=(3,)),
@@ -109,7 +109,7 @@ FUNCTIONS = [
     routine(200, "public.raise_pay", 1, body="update hr.payroll set salary = salary * 2;"),
     routine(201, "public.peek", 0, language="sql",
             definition="create function public.peek() returns setof text language sql "
-                       "as $$ select ssn from public.customers $$"),
+                       "as $$ select person from hr.payroll $$"),
     routine(202, "public.dynamic", 1, body="execute 'delete from hr.payroll';"),
     routine(203, "public.log_change", 0,
             body="insert into hr.payroll values (new.id); return new;"),
@@ -125,7 +125,7 @@ FUNCTIONS = [
     routine(209, "public.dblink", 1, 4, language="c"),
     routine(210, "public.crosstab", 1, 2, language="c"),
     routine(211, "public.totals", 1, language="internal", calls=(200,)),
-    routine(212, "public.lower", 1, body="delete from hr.payroll; return 1;"),
+    routine(212, "public.md5", 1, body="delete from hr.payroll; return 1;"),
     routine(213, "public.dblink_connect", 1, 2, language="c"),
     routine(214, "public.xpath_table", 5, 5, language="c"),
 ]  # fmt: skip
