@@ -26,6 +26,7 @@ log = structlog.get_logger("gateway")
 
 _DRAIN_S = 5.0
 _COLLECT_AFTER = 20_000
+_OTHER_FILES = 100
 
 
 def _announce(settings: Settings, postgres_port: int, metrics_port: int) -> None:
@@ -78,6 +79,15 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
 
 
+def _warn_of_file_limit(connections: int) -> None:
+    """Said at start, not when the last one is used."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * connections + _OTHER_FILES
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        advice = "raise it (ulimit -n) or lower gateway.postgres.max_connections"
+        log.warning("open_files_limit_is_low", limit=limit, needed=needed, advice=advice)
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m gateway", description="A gateway node.")
@@ -98,6 +108,7 @@ def main() -> None:
     gc.set_threshold(_COLLECT_AFTER)
     try:
         settings = load(arguments.config)
+        _warn_of_file_limit(settings.gateway.postgres.max_connections)
         uvloop.run(serve(settings))
     except SettingsError as error:
         sys.exit(f"gateway: {error}")
