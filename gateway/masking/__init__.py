@@ -1,0 +1,1 @@
+"""What a person without `see_clear` gets instead of classified values. Pure."""

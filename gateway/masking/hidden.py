@@ -1,0 +1,97 @@
+"""What one person may not see at one target, with what must be known of the target to hide it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+MaskName = Literal["full", "partial", "email", "token", "year", "bucket", "null", "literal"]
+
+TEXT: Final = frozenset({"text", "varchar", "bpchar", "name", "citext"})
+"""Types whose values are the same bytes in text and in binary format."""
+PUMPED: Final = frozenset({"full", "partial", "email", "token", "null", "literal"})
+"""Masks that the gateway itself can put on a value of these types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """How values of a class are shown. `literal` and `size` are for the masks of these names.
+
+    `equality`: a predicate `column = constant` may be answered from the clear value.
+    """
+
+    classification: str
+    name: MaskName
+    literal: str = ""
+    size: int = 0
+    equality: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. `type` is its base type's name in pg_type, `length` of char(n) and varchar(n)
+    or 0. `mask` is set where the person may not see it.
+    """
+
+    name: str
+    number: int
+    type: str
+    declared: str
+    length: int = 0
+    mask: Mask | None = None
+
+    @property
+    def pumped(self) -> bool:
+        """Whether the gateway can mask its values as they pass."""
+        if self.mask is None or self.mask.name == "null":
+            return True
+        return self.type in TEXT and self.mask.name in PUMPED
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A relation with a column that the person may not see."""
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    hidden: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = frozenset(column.name for column in self.columns if column.mask)
+        object.__setattr__(self, "hidden", names)
+
+    @property
+    def full_name(self) -> str:
+        """For people."""
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """`protected` by (schema, name). `known` are all relations, `path` is where unqualified names
+    are looked for, after pg_catalog.
+
+    `functions` may be called; `shadowing` are names that a user-defined function has, `operators`
+    those that a user-defined operator has.
+    """
+
+    database: str
+    protected: Mapping[tuple[str, str], Relation]
+    known: frozenset[tuple[str, str]]
+    path: tuple[str, ...]
+    functions: frozenset[str]
+    shadowing: frozenset[str]
+    operators: frozenset[str]
+    token_keys: Mapping[str, bytes] = field(default_factory=dict)
+
+    def by_origin(self) -> dict[tuple[int, int], Column]:
+        """Hidden columns by (table OID, column number), as a RowDescription names them."""
+        return {
+            (relation.oid, column.number): column
+            for relation in self.protected.values()
+            for column in relation.columns
+            if column.mask is not None
+        }

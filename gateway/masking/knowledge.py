@@ -1,0 +1,229 @@
+"""What must be known of a target to hide its classified columns: read as rows, made into `Hidden`.
+
+Classification follows data. A child of a classified table is classified as its parent; a view's
+column that is a classified column is classified as that, one computed from it is hidden in full,
+and where a view's definition leaves that open all of its columns are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pglast import parser
+
+from gateway.masking.hidden import Column, Hidden, Mask, Relation
+from gateway.masking.tree import STAR, read, strings
+
+COLUMNS: Final = """
+SELECT c.oid::int8, n.nspname::text, c.relname::text, a.attname::text, a.attnum::int4,
+       coalesce(b.typname, t.typname)::text,
+       pg_catalog.format_type(coalesce(b.oid, t.oid),
+           CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END),
+       CASE WHEN coalesce(b.typname, t.typname) IN ('bpchar', 'varchar')
+            THEN greatest(CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END - 4, 0)
+            ELSE 0 END::int4
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+ ORDER BY c.oid, a.attnum
+"""
+RELATIONS: Final = """
+SELECT n.nspname::text, c.relname::text
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_temp_'
+"""
+INHERITED: Final = "SELECT inhrelid::int8, inhparent::int8 FROM pg_catalog.pg_inherits"
+# A view's columns' own names may differ from those in its text: `CREATE VIEW v (a, b) AS ...`.
+VIEWS: Final = """
+SELECT c.oid::int8, pg_catalog.pg_get_viewdef(c.oid)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+ ORDER BY c.oid
+"""
+# Extensions whose functions and operators read nothing but their arguments.
+_EXTENSIONS: Final = """
+    SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+     WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+       AND e.extname IN ('btree_gin', 'btree_gist', 'citext', 'cube', 'earthdistance',
+           'fuzzystrmatch', 'hstore', 'intarray', 'isn', 'ltree', 'pg_trgm', 'pgcrypto', 'postgis',
+           'seg', 'unaccent', 'uuid-ossp', 'vector')
+"""
+FUNCTIONS: Final = f"""
+SELECT p.proname::text,
+       (n.nspname = 'pg_catalog' AND p.oid < 16384) OR p.oid IN ({_EXTENSIONS}),
+       pg_catalog.bool_and(p.oid >= 16384
+           OR (p.provolatile = 'i' AND l.lanname IN ('internal', 'sql')))
+  FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE n.nspname <> 'information_schema'
+ GROUP BY 1, 2
+"""
+OPERATORS: Final = f"""
+SELECT DISTINCT oprname::text FROM pg_catalog.pg_operator
+ WHERE oid >= 16384 AND oid NOT IN ({_EXTENSIONS})
+"""
+SESSION: Final = """
+SELECT pg_catalog.current_database()::text, pg_catalog.current_schemas(false)::text[]
+"""
+
+_FULL: Final = "computed"
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """The rows of the queries above."""
+
+    columns: tuple[tuple[int, str, str, str, int, str, str, int], ...]
+    relations: tuple[tuple[str, str], ...]
+    inherited: tuple[tuple[int, int], ...]
+    views: tuple[tuple[int, str], ...]
+    functions: tuple[tuple[str, bool, bool], ...]
+    operators: tuple[str, ...]
+    database: str
+    path: tuple[str, ...]
+
+
+def lineage(knowledge: Knowledge, classified: Mapping[str, Mask]) -> dict[int, dict[str, Mask]]:
+    """Masks of columns by relation OID, beginning with those declared as schema.table.column."""
+    masks: dict[int, dict[str, Mask]] = {}
+    names: dict[int, list[str]] = {}
+    by_name: dict[tuple[str, str], int] = {}
+    for oid, schema, relation, column, *_ in knowledge.columns:
+        names.setdefault(oid, []).append(column)
+        by_name[schema, relation] = oid
+        declared = classified.get(f"{schema}.{relation}.{column}")
+        if declared is not None:
+            masks.setdefault(oid, {})[column] = declared
+    changed = True
+    while changed:
+        changed = False
+        for child, parent in knowledge.inherited:
+            for column, mask in masks.get(parent, {}).items():
+                known = masks.setdefault(child, {})
+                if column not in known and column in names.get(child, []):
+                    known[column] = mask
+                    changed = True
+        for oid, definition in knowledge.views:
+            found = _view(definition, names.get(oid, []), masks, by_name, knowledge.path)
+            known = masks.get(oid, {})
+            fresh = {column: mask for column, mask in found.items() if column not in known}
+            if fresh:
+                masks[oid] = {**known, **fresh}
+                changed = True
+    return masks
+
+
+def _view(
+    definition: str,
+    columns: list[str],
+    masks: Mapping[int, Mapping[str, Mask]],
+    by_name: Mapping[tuple[str, str], int],
+    path: tuple[str, ...],
+) -> dict[str, Mask]:
+    """Masks of a view's columns, by what its definition says."""
+    everything = {column: Mask(_FULL, "full") for column in columns}
+    try:
+        tree = json.loads(parser.parse_sql_json(definition))
+        query = tree["stmts"][0]["stmt"]["SelectStmt"]
+        reading = read("SelectStmt", query)
+    except (parser.ParseError, ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return everything
+    sources: list[Mapping[str, Mask]] = []
+    for reference in reading.references:
+        schemas = (reference.schema,) if reference.schema else path
+        oids = [by_name[key] for s in schemas if (key := (s, reference.name)) in by_name]
+        sources += [masks[oid] for oid in oids[:1] if oid in masks]
+    hidden = {name: mask for source in sources for name, mask in source.items()}
+    if not hidden:
+        return {}
+    mentioned = {path[-1] for path in reading.columns} | reading.merged
+    mentioned |= {path[-1] for _, path, _ in reading.outputs}
+    whole = STAR in mentioned or mentioned & reading.aliases or reading.natural
+    if not whole and not mentioned & hidden.keys():
+        return {}
+    targets = query.get("targetList", [])
+    plain = (
+        query.get("op", "SETOP_NONE") == "SETOP_NONE"
+        and all(_plain(item) for item in query.get("fromClause", []))
+        and not query.get("withClause")
+        and not any(reference.renames for reference in reading.references)
+        and len(targets) == len(columns)
+    )
+    if not plain or STAR in {path[-1] for _, path, _ in reading.outputs}:
+        return everything
+    found: dict[str, Mask] = {}
+    for column, target in zip(columns, targets, strict=True):
+        value = target["ResTarget"]["val"]
+        if "ColumnRef" in value:
+            path_of = strings(value["ColumnRef"]["fields"])
+            if path_of[-1] in hidden:
+                found[column] = hidden[path_of[-1]]
+            elif path_of[-1] in reading.aliases:
+                found[column] = Mask(_FULL, "full")
+            continue
+        inner = read("SelectStmt", {"whereClause": {"List": {"items": [value]}}})
+        used = {each[-1] for each in inner.columns}
+        if used & (hidden.keys() | reading.aliases | {STAR}) or inner.references or inner.unknown:
+            found[column] = Mask(_FULL, "full")
+    return found
+
+
+def _plain(item: Any) -> bool:
+    """Whether a FROM item is tables alone: nothing in it gives a column another name."""
+    stack = [item]
+    while stack:
+        each = stack.pop()
+        if "JoinExpr" in each:
+            if each["JoinExpr"].get("alias") or each["JoinExpr"].get("join_using_alias"):
+                return False
+            stack += [each["JoinExpr"]["larg"], each["JoinExpr"]["rarg"]]
+        elif "RangeVar" not in each:
+            return False
+    return True
+
+
+def hidden_from(
+    knowledge: Knowledge,
+    masks: Mapping[int, Mapping[str, Mask]],
+    sees: Callable[[str, Mask], bool],
+    allowed_functions: Iterable[str] = (),
+    token_keys: Mapping[str, bytes] | None = None,
+) -> Hidden:
+    """What one person may not see: `sees` is asked with schema.table.column and its mask.
+
+    A column computed from classified ones is hidden unless every class of the target is seen.
+    """
+    columns: dict[int, list[Column]] = {}
+    names: dict[int, tuple[str, str]] = {}
+    for oid, schema, relation, name, number, kind, declared, length in knowledge.columns:
+        names[oid] = (schema, relation)
+        mask = masks.get(oid, {}).get(name)
+        if mask is not None and sees(f"{schema}.{relation}.{name}", mask):
+            mask = None
+        columns.setdefault(oid, []).append(Column(name, number, kind, declared, length, mask))
+    protected = {
+        names[oid]: Relation(oid, *names[oid], tuple(listed))
+        for oid, listed in columns.items()
+        if any(column.mask for column in listed)
+    }
+    own = frozenset(allowed_functions)
+    shadowing = {name for name, builtin, _ in knowledge.functions if not builtin} - own
+    functions = {name for name, builtin, pure in knowledge.functions if builtin and pure} | own
+    return Hidden(
+        database=knowledge.database,
+        protected=protected,
+        known=frozenset(knowledge.relations),
+        path=knowledge.path,
+        functions=frozenset(functions),
+        shadowing=frozenset(shadowing),
+        operators=frozenset(knowledge.operators),
+        token_keys=token_keys or {},
+    )

@@ -1,0 +1,536 @@
+"""How a statement runs for a person who may not see everything.
+
+One rule: no expression sees a classified value. A statement that mentions none passes as it is. A
+hidden column as a bare output of the outermost query is fetched and masked in the rows as they
+pass. Any other mention makes every protected table in FROM a subselect whose hidden columns are
+masked by the target itself. What can be neither is refused, and so is whatever is not understood.
+
+Mentions are found by name alone, wherever a name stands: too many at worst, never too few.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from pglast import parser
+
+from gateway.masking import allowed, sqlmask
+from gateway.masking.hidden import Hidden, Relation
+from gateway.masking.tree import STAR, Reading, Reference, read, strings
+
+_DOT: Final = "ASCII_46"
+_ASTERISK: Final = "ASCII_42"
+
+Action = Literal["pass", "pump", "rewrite", "refuse"]
+
+_PROTECTED: Final = "42501"
+_UNDEFINED: Final = "42P01"
+_QUERIES: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
+_HARMLESS: Final = frozenset(
+    {
+        "TransactionStmt", "DeallocateStmt", "ClosePortalStmt", "FetchStmt", "DiscardStmt",
+        "UnlistenStmt", "VariableShowStmt", "ConstraintsSetStmt", "CheckPointStmt", "LockStmt",
+        "VacuumStmt", "ReindexStmt", "TruncateStmt", "DropStmt", "CreateSeqStmt",
+        "AlterSeqStmt", "CreateEnumStmt", "AlterEnumStmt",
+    }
+)  # fmt: skip
+# They may be run on anything but what is protected.
+_UNPROTECTED_ONLY: Final = frozenset(
+    {"CreateStmt", "IndexStmt", "AlterTableStmt", "RenameStmt", "CommentStmt", "CreateStatsStmt",
+     "ViewStmt", "AlterObjectSchemaStmt", "CreateSchemaStmt"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """`text` stands for the bytes from `start` to `end` of what was typed."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`edits` make what runs of what was typed. `reason` says what is masked, or why it is refused
+    with `sqlstate`. `columns` are the hidden columns that are mentioned. `creates` is a relation
+    that the statement makes, `probes` the columns it compares with a constant in clear.
+    """
+
+    action: Action
+    reason: str = ""
+    edits: tuple[Edit, ...] = ()
+    columns: tuple[str, ...] = ()
+    creates: str = ""
+    probes: tuple[str, ...] = ()
+    sqlstate: str = _PROTECTED
+
+    def apply(self, text: str) -> str:
+        """What runs."""
+        raw, out, at = text.encode(), [], 0
+        for edit in self.edits:
+            out += [raw[at : edit.start], edit.text.encode()]
+            at = edit.end
+        return b"".join([*out, raw[at:]]).decode()
+
+
+PASS: Final = Plan("pass")
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, columns: Iterable[str] = (), sqlstate: str = _PROTECTED):
+        super().__init__(reason)
+        self.plan = Plan("refuse", reason, columns=tuple(sorted(columns)), sqlstate=sqlstate)
+
+
+def plan(text: str, hidden: Hidden, own: frozenset[str] = frozenset()) -> Plan:
+    """For one statement. `own` are the relations that this session has made itself."""
+    try:
+        tree = json.loads(parser.parse_sql_json(text))
+        statements = tree["stmts"]
+        if len(statements) != 1:
+            raise _Refused("the statement is not understood")
+        ((kind, node),) = statements[0]["stmt"].items()
+        return _Planner(text.encode(), hidden, own).plan(kind, node)
+    except _Refused as refused:
+        return refused.plan
+    except (parser.ParseError, ValueError, KeyError, TypeError, RecursionError, UnicodeError):
+        return Plan("refuse", "the statement is not understood")
+
+
+class _Planner:
+    """One statement's planning. `_mentioned` gathers hidden columns for people."""
+
+    def __init__(self, raw: bytes, hidden: Hidden, own: frozenset[str]) -> None:
+        self._raw = raw
+        self._text = raw.decode()
+        self._hidden = hidden
+        self._own = own
+
+    def plan(self, kind: str, node: dict[str, Any]) -> Plan:
+        """Raises _Refused."""
+        if kind in _QUERIES:
+            into = node.get("intoClause")
+            if into:
+                rest = {key: value for key, value in node.items() if key != "intoClause"}
+                return self._copying("SELECT INTO", "SelectStmt", rest, into["rel"])
+            return self._query(kind, node)
+        match kind:
+            case "PrepareStmt" | "DeclareCursorStmt":
+                return self._inner(node["query"])
+            case "ExplainStmt":
+                inner = self._inner(node["query"])
+                if inner.action == "rewrite":
+                    raise _Refused("its plan would show how columns are masked", inner.columns)
+                return inner
+            case "ExecuteStmt":
+                self._expressions(node.get("params", []))
+                return PASS
+            case "CopyStmt":
+                return self._copy(node)
+            case "CreateTableAsStmt":
+                ((inner_kind, query),) = node["query"].items()
+                if inner_kind == "ExecuteStmt":
+                    raise _Refused("CREATE TABLE AS EXECUTE may copy hidden columns")
+                return self._copying("CREATE TABLE AS", inner_kind, query, node["into"]["rel"])
+            case "VariableSetStmt":
+                self._setting(node)
+                return PASS
+            case "NotifyStmt":
+                if node.get("payload"):
+                    raise _Refused("a notification's payload is not masked")
+                return PASS
+            case "CallStmt":
+                raise _Refused("a procedure may read what you may not see")
+            case _ if kind in _HARMLESS:
+                return PASS
+            case _ if kind in _UNPROTECTED_ONLY:
+                return self._definition(kind, node)
+            case _:
+                name = kind.removesuffix("Stmt")
+                raise _Refused(f"{name} is not open to those who may not see everything")
+
+    def _inner(self, wrapped: dict[str, Any]) -> Plan:
+        ((kind, node),) = wrapped.items()
+        return self.plan(kind, node)
+
+    # --- queries ---
+
+    def _query(self, kind: str, node: dict[str, Any], *, rows_pass: bool = True) -> Plan:
+        """`rows_pass`: its rows reach the client as DataRows, where they can be masked."""
+        reading = read(kind, node)
+        self._check_calls(reading)
+        protected = self._protected(reading)
+        if not protected:
+            return PASS
+        hidden = frozenset().union(*(relation.hidden for _, relation in protected))
+        probes, refused_equalities = self._probes(reading, protected)
+        reading.columns += refused_equalities
+        inner = self._mentions(reading, hidden)
+        outputs = self._outputs(reading, hidden)
+        columns = self._named(protected, inner | outputs)
+        if not inner and not outputs:
+            return replace(PASS, probes=probes) if probes else PASS
+        if kind != "SelectStmt" or reading.nested_writes:
+            if inner:
+                raise _Refused("it would use hidden columns in a change", columns)
+            if not self._pumpable(protected, outputs):
+                raise _Refused("RETURNING cannot be masked for these columns", columns)
+            return Plan("pump", "", columns=columns, probes=probes)
+        if (
+            rows_pass
+            and not inner
+            and self._bare(node, reading, hidden)
+            and self._pumpable(protected, outputs)
+        ):
+            return Plan("pump", "", columns=columns, probes=probes)
+        # What compares in clear would now compare with what is masked: that is what a rewrite is.
+        edits = tuple(sorted((self._edit(*pair) for pair in protected), key=lambda e: e.start))
+        return Plan("rewrite", "", edits, columns)
+
+    def _check_calls(self, reading: Reading) -> None:
+        hidden = self._hidden
+        if reading.unknown:
+            raise _Refused(f"{reading.unknown} is not understood here")
+        for path in reading.functions:
+            name = path[-1]
+            if (len(path) > 1 and path[-2] != "pg_catalog") or len(path) > 2:
+                shown = ".".join(path)
+                if not (path[-2] == "information_schema" and name in allowed.FUNCTIONS):
+                    raise _Refused(f"function {shown} may read what you may not see")
+            if len(path) == 1 and name in hidden.shadowing:
+                raise _Refused(f"function {name} may read what you may not see")
+            if name not in hidden.functions and name not in allowed.FUNCTIONS:
+                raise _Refused(f"function {name} may read what you may not see")
+        for path in reading.operators:
+            if (len(path) > 1 and path[0] != "pg_catalog") or (
+                len(path) == 1 and path[0] in hidden.operators
+            ):
+                raise _Refused(f"operator {path[-1]} may read what you may not see")
+        for name in reading.settings:
+            if not name or not allowed.setting(name, "notice"):
+                raise _Refused(f"setting {name or 'by an expression'} may change what is masked")
+        for path in reading.columns + [column for _, column, _ in reading.outputs]:
+            # c.f may be f(c).
+            if path[-1] in hidden.shadowing and not self._is_column(path[-1], reading):
+                raise _Refused(f"function {path[-1]} may read what you may not see")
+
+    def _is_column(self, name: str, reading: Reading) -> bool:
+        return any(
+            name == column.name
+            for reference in reading.references
+            for relation in self._candidates(reference)
+            for column in relation.columns
+        )
+
+    def _protected(self, reading: Reading) -> list[tuple[Reference, Relation]]:
+        found = []
+        for reference in reading.references:
+            relation = self._resolve(reference)
+            if relation is not None:
+                found.append((reference, relation))
+        return found
+
+    def _candidates(self, reference: Reference) -> list[Relation]:
+        schemas = (reference.schema,) if reference.schema else self._hidden.path
+        keys = [(schema, reference.name) for schema in schemas]
+        return [self._hidden.protected[key] for key in keys if key in self._hidden.protected]
+
+    def _resolve(self, reference: Reference) -> Relation | None:
+        """The protected relation that a name means, or None for another. Raises _Refused."""
+        hidden, schema, name = self._hidden, reference.schema, reference.name
+        if reference.catalog and reference.catalog != hidden.database:
+            raise _Refused("cross-database references are not implemented", sqlstate="0A000")
+        if (name if schema in ("", "pg_temp") else f"{schema}.{name}") in self._own:
+            return None
+        if schema == "pg_catalog" or (not schema and name.startswith("pg_")):
+            if name in allowed.CATALOGS:
+                return None
+            raise _Refused(f"{name} may hold what you may not see")
+        if schema == "information_schema":
+            return None
+        for place in (schema,) if schema else hidden.path:
+            found = hidden.protected.get((place, name))
+            if found is not None:
+                return found
+            if (place, name) in hidden.known:
+                return None
+        shown = f"{schema}.{name}" if schema else name
+        raise _Refused(f'relation "{shown}" does not exist', sqlstate=_UNDEFINED)
+
+    def _probes(
+        self, reading: Reading, protected: list[tuple[Reference, Relation]]
+    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Columns that may be compared with a constant, and those that may not."""
+        masks: dict[str, list[bool]] = {}
+        for _, relation in protected:
+            for column in relation.columns:
+                if column.mask is not None:
+                    masks.setdefault(column.name, []).append(column.mask.equality)
+        probes, others = set(), []
+        for path in reading.equalities:
+            name = path[-1]
+            if name not in masks:
+                others.append(path)
+            elif all(masks[name]):
+                probes.add(name)
+            else:
+                others.append(path)
+        return tuple(sorted(probes)), others
+
+    @staticmethod
+    def _mentions(reading: Reading, hidden: frozenset[str]) -> frozenset[str]:
+        """Hidden names that stand anywhere but as an output of the outermost query."""
+        found: set[str] = set()
+        whole = STAR in {path[-1] for path in reading.columns} or reading.natural
+        for path in reading.columns:
+            if path[-1] in hidden:
+                found.add(path[-1])
+            elif path[-1] in reading.aliases:
+                whole = True
+        for _, path, _ in reading.outputs:
+            # Under this name it may be a whole row.
+            whole |= path[-1] in reading.aliases
+        found |= reading.merged & hidden
+        return hidden if whole else frozenset(found)
+
+    @staticmethod
+    def _outputs(reading: Reading, hidden: frozenset[str]) -> frozenset[str]:
+        names = {path[-1] for _, path, _ in reading.outputs}
+        return hidden if STAR in names else hidden & names
+
+    @staticmethod
+    def _pumpable(protected: list[tuple[Reference, Relation]], outputs: frozenset[str]) -> bool:
+        return all(
+            column.pumped
+            for reference, relation in protected
+            if not reference.renames
+            for column in relation.columns
+            if column.name in outputs
+        ) and not any(reference.renames for reference, _ in protected)
+
+    @staticmethod
+    def _bare(node: dict[str, Any], reading: Reading, hidden: frozenset[str]) -> bool:
+        """Whether the outermost SELECT does nothing with its outputs but return them."""
+        if node.get("op", "SETOP_NONE") != "SETOP_NONE" or any(
+            node.get(part)
+            for part in ("distinctClause", "groupClause", "havingClause", "windowClause")
+        ):
+            return False
+        shown = {name for _, path, name in reading.outputs if path[-1] in hidden and name}
+        places = {place for place, path, _ in reading.outputs if path[-1] in hidden}
+        starred = any(path[-1] == STAR for _, path, _ in reading.outputs)
+        for each in node.get("sortClause", []):
+            sorted_by = each["SortBy"]["node"]
+            if "A_Const" in sorted_by:
+                place = sorted_by["A_Const"].get("ival", {}).get("ival", 0) - 1
+                if starred or place in places or place < 0:
+                    return False
+            elif (
+                "ColumnRef" in sorted_by and strings(sorted_by["ColumnRef"]["fields"])[-1] in shown
+            ):
+                return False
+        return True
+
+    @staticmethod
+    def _named(
+        protected: list[tuple[Reference, Relation]], names: frozenset[str]
+    ) -> tuple[str, ...]:
+        return tuple(
+            sorted(
+                {
+                    f"{relation.full_name}.{name}"
+                    for _, relation in protected
+                    for name in names & relation.hidden
+                }
+            )
+        )
+
+    # --- rewriting ---
+
+    def _edit(self, reference: Reference, relation: Relation) -> Edit:
+        if reference.writes:
+            raise _Refused("it would use hidden columns in a change", [relation.full_name])
+        if reference.only or reference.sampled:
+            raise _Refused("ONLY and TABLESAMPLE cannot be masked here", [relation.full_name])
+        start, end = self._span(reference)
+        subselect = self._masked(relation)
+        if not reference.alias:
+            subselect += f" AS {sqlmask.identifier(relation.name)}"
+        return Edit(start, end, subselect)
+
+    def _masked(self, relation: Relation) -> str:
+        """A subselect with the relation's columns, the hidden ones masked."""
+        outputs = [self._output(column) for column in relation.columns]
+        source = f"{sqlmask.identifier(relation.schema)}.{sqlmask.identifier(relation.name)}"
+        return f"(SELECT {', '.join(outputs)} FROM {source})"
+
+    def _output(self, column: Any) -> str:
+        name = sqlmask.identifier(column.name)
+        if column.mask is None:
+            return name
+        key = self._hidden.token_keys.get(column.mask.classification, b"")
+        return f"{sqlmask.expression(column, key)} AS {name}"
+
+    def _span(self, reference: Reference) -> tuple[int, int]:
+        """Where the (qualified) name stands. Raises _Refused."""
+        start = len(self._raw[: reference.at].decode())
+        parts = sum(bool(part) for part in (reference.catalog, reference.schema, reference.name))
+        wanted = 2 * parts - 1
+        tokens = [token for token in parser.scan(self._text) if token.start >= start]
+        named = [token for token in tokens if not token.name.endswith("_COMMENT")]
+        if (
+            len(named) < wanted
+            or named[0].start != start
+            or any(token.name != _DOT for token in named[1:wanted:2])
+            # `customers *` is how inheritance was asked for once.
+            or any(token.name in (_DOT, _ASTERISK) for token in named[wanted : wanted + 1])
+        ):
+            raise _Refused("the statement is not understood")
+        end = len(self._text[: named[wanted - 1].end + 1].encode())
+        return reference.at, end
+
+    # --- other statements ---
+
+    def _copy(self, node: dict[str, Any]) -> Plan:
+        if node.get("filename") or node.get("is_program"):
+            raise _Refused("COPY with files or programs is not masked")
+        if node.get("query"):
+            ((kind, query),) = node["query"].items()
+            found = self._query(kind, query, rows_pass=False)
+            if found.action == "pump":
+                raise _Refused("COPY of a change cannot be masked", found.columns)
+            return found
+        relation = self._target(node["relation"])
+        if node.get("is_from"):
+            self._expressions(node.get("whereClause"))
+            return PASS
+        if relation is None:
+            return PASS
+        chosen = [each["String"]["sval"] for each in node.get("attlist", [])]
+        if chosen and not relation.hidden & set(chosen):
+            return PASS
+        reference = _reference(node["relation"])
+        start, end = self._span(reference)
+        if chosen:
+            end = self._raw.index(b")", end) + 1
+        listed = ", ".join(map(sqlmask.identifier, chosen)) or "*"
+        text = f"(SELECT {listed} FROM {self._masked(relation)} AS t)"
+        columns = [f"{relation.full_name}.{name}" for name in sorted(relation.hidden)]
+        return Plan("rewrite", "", (Edit(start, end, text),), tuple(columns))
+
+    def _copying(self, what: str, kind: str, query: dict[str, Any], made: dict[str, Any]) -> Plan:
+        if kind != "SelectStmt":
+            raise _Refused("the statement is not understood")
+        found = self._query(kind, query)
+        if found.columns or found.probes:
+            raise _Refused(f"{what} would copy hidden columns", found.columns)
+        return Plan("pass", creates=self._made(made))
+
+    def _made(self, made: dict[str, Any]) -> str:
+        """A relation's name, as the session may use it from now on. Raises _Refused."""
+        name, schema = str(made["relname"]), made.get("schemaname", "")
+        if any(name == known for _, known in self._hidden.protected):
+            raise _Refused(f"a relation named {name} would be taken for the protected one")
+        return name if schema in ("", "pg_temp") else f"{schema}.{name}"
+
+    def _target(self, node: dict[str, Any]) -> Relation | None:
+        return self._resolve(_reference(node))
+
+    def _expressions(self, node: Any) -> None:
+        """Expressions without any relation: what they call. Raises _Refused."""
+        reading = read("SelectStmt", {"whereClause": {"List": {"items": [node]}}})
+        if reading.references:
+            raise _Refused("the statement is not understood")
+        self._check_calls(reading)
+
+    def _setting(self, node: dict[str, Any]) -> None:
+        if node.get("kind") in ("VAR_RESET_ALL",):
+            return
+        name = str(node.get("name", ""))
+        if node.get("kind") == "VAR_SET_MULTI":
+            return
+        values = [
+            str(each.get("A_Const", {}).get("sval", {}).get("sval", ""))
+            for each in node.get("args", [])
+        ]
+        if not allowed.setting(name, values[0] if values else "notice"):
+            raise _Refused(f"setting {name} may change what is masked")
+
+    def _definition(self, kind: str, node: dict[str, Any]) -> Plan:
+        """DDL: it must not mention anything protected, nor call what may read it."""
+        created = ""
+        for name, schema in _names(_without_safe_keys(node, self._hidden)):
+            if any(
+                key[1] == name and (not schema or key[0] == schema)
+                for key in self._hidden.protected
+            ):
+                raise _Refused(f"{name} is protected: its definition is not yours to change")
+        if kind == "CreateStmt":
+            created = self._made(node["relation"])
+        if kind == "ViewStmt":
+            ((inner_kind, query),) = node["query"].items()
+            self._query(inner_kind, query)
+            created = self._made(node["view"])
+        for path in _calls(node):
+            if path[-1] not in self._hidden.functions and path[-1] not in allowed.FUNCTIONS:
+                raise _Refused(f"function {'.'.join(path)} may read what you may not see")
+        return Plan("pass", creates=created)
+
+
+def _reference(node: dict[str, Any]) -> Reference:
+    return Reference(
+        node.get("schemaname", ""), node["relname"], node.get("catalogname", ""), "", False, False,
+        False, True, node.get("location", -1),
+    )  # fmt: skip
+
+
+def _nodes(node: Any) -> Iterable[tuple[str, Any]]:
+    stack = [node]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, list):
+            stack += each
+        elif isinstance(each, dict):
+            for key, value in each.items():
+                yield key, value
+                stack.append(value)
+
+
+def _names(node: Any) -> Iterable[tuple[str, str]]:
+    """Every (name, schema) that a definition speaks of, in whatever way."""
+    for key, value in (("", node), *_nodes(node)):
+        if isinstance(value, dict) and "relname" in value:
+            yield value["relname"], value.get("schemaname", "")
+        if key == "List":
+            path = strings(value.get("items", []))
+            for at, name in enumerate(path):
+                yield name, path[at - 1] if at else ""
+
+
+def _without_safe_keys(node: Any, hidden: Hidden) -> Any:
+    """`node` without what foreign keys refer to, where that is no hidden column.
+
+    A key on a hidden column would tell whether a value is there.
+    """
+    if isinstance(node, list):
+        return [_without_safe_keys(each, hidden) for each in node]
+    if not isinstance(node, dict):
+        return node
+    named = set(strings(node.get("pk_attrs", [])))
+    secret = {name for relation in hidden.protected.values() for name in relation.hidden}
+    safe = named and not named & secret
+    return {
+        key: _without_safe_keys(value, hidden)
+        for key, value in node.items()
+        if not (key == "pktable" and safe)
+    }
+
+
+def _calls(node: Any) -> Iterable[tuple[str, ...]]:
+    for key, value in _nodes(node):
+        if key == "FuncCall":
+            yield strings(value["funcname"])
