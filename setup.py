@@ -21,6 +21,7 @@ HOT = [
     "schemas/sealing.py",
     "schemas/statements.py",
     "gateway/driver.py",
+    "gateway/masking/pump.py",
     "gateway/policy/sql.py",
     "gateway/recorder.py",
     "gateway/protocols/postgres/answering.py",

@@ -23,7 +23,9 @@ import asyncpg
 import structlog
 from prometheus_client import Counter
 
+from gateway import veils
 from gateway.machine import CatalogView
+from gateway.masking.knowledge import Knowledge
 from gateway.policy import catalog as model
 from gateway.policy.catalog import EMPTY
 from gateway.policy.resolve import Resolver
@@ -200,6 +202,7 @@ class Catalog:
         self.view = CatalogView({}, frozenset(), everything)
         self.resolve = Resolver(EMPTY)
         self._fingerprint = ""
+        self.knowledge: Knowledge | None = None
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
@@ -282,6 +285,8 @@ class Catalog:
             if fingerprint == self._fingerprint:
                 return
             rows, derived = await _rows(connection)
+            if self._classified:
+                self.knowledge = await veils.read(connection)
         finally:
             with contextlib.suppress(OSError, TimeoutError, asyncpg.InterfaceError):
                 await connection.close(timeout=2)

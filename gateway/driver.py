@@ -55,6 +55,7 @@ from gateway.machine import (
 )
 from gateway.machine import NotDurable as NotDurableInput
 from gateway.machine import Refused as RefusedInput
+from gateway.masking.veil import Veil
 from gateway.node import Node
 from gateway.policy.decide import Moment
 from gateway.protocols.postgres import wire
@@ -147,6 +148,8 @@ class Connection(asyncio.Protocol):
         self._changed = False
         self._closed = False
         self._opened = False
+        self._veil: Veil | None = None
+        self._veiled_by: tuple[Any, ...] = ()
         self._unrecorded_high = node.settings.gateway.journal.session_max_bytes
         self._drained = 0
         self._machine = PostgresMachine(
@@ -160,6 +163,7 @@ class Connection(asyncio.Protocol):
                 prepared_max_bytes=node.settings.gateway.postgres.prepared_max_bytes,
                 cancel_secret=secret,
                 session=str(UUID(bytes=self._session_id)),
+                veil=self._see_through,
                 nonce=node.new_id().hex(),
                 resolve=lambda name, *asked: node.catalogs[name].resolve(*asked),
             )
@@ -439,6 +443,23 @@ class Connection(asyncio.Protocol):
             if not isinstance(fact, Rows):
                 self._entries[ticket] = entry
                 return
+
+    # --- what may be seen ---
+
+    def _see_through(self) -> Veil | None:
+        """What hides classified columns from this person now; None when nothing does."""
+        node, target, principal = self._node, self._machine.target, self._principal
+        veils = node.veils[target]
+        if not veils.columns or principal is None:
+            return None
+        knowledge, policies = node.catalogs[target].knowledge, node.policies
+        # A policy may speak of the time, in minutes.
+        now = (knowledge, policies, int(time.time() // 60))
+        if self._veiled_by != now:
+            seen = policies.see_clear(principal, target, self._application, veils.columns)
+            self._veil = veils.of(knowledge, seen)
+            self._veiled_by = now
+        return self._veil
 
     # --- tasks ---
 

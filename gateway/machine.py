@@ -55,7 +55,8 @@ class Request(msgspec.Struct, frozen=True):
 
     A request with a `refusal` is denied for what it is, whatever the policies say. One to connect
     says which kind of `replication` it is for, if it is. `facts` are what the statement does at
-    this target.
+    this target. `ran` is what runs in place of `statement` for a person who may not see everything,
+    `masks` names the hidden columns it mentions.
     """
 
     statement_id: bytes
@@ -69,6 +70,8 @@ class Request(msgspec.Struct, frozen=True):
     refusal: str = ""
     replication: str = ""
     facts: Facts = UNKNOWN
+    ran: str = ""
+    masks: tuple[str, ...] = ()
 
 
 # --- facts: what a machine wants recorded; the recorder makes events of them ---

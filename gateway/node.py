@@ -18,6 +18,7 @@ from gateway.policy.decide import NoPolicies, Policies, PolicyError, checked
 from gateway.policy.sql import Analyser
 from gateway.recorder import Clock
 from gateway.sessions import Sessions
+from gateway.veils import Veils
 from schemas import codec, topics
 from schemas.ids import Ids
 from schemas.sealing import KEY_BYTES, Recipients, Sealer, SealingError
@@ -45,6 +46,7 @@ class Node:
         self.authenticator = OidcAuthenticator(settings.oidc)
         self.policies = load_policies(settings.gateway.policies)
         self.recipients = _recipients(settings)
+        self.veils = {name: Veils(target) for name, target in self.targets.items()}
         self.catalogs = {
             name: Catalog(target, settings.gateway.catalog_refresh_s)
             for name, target in self.targets.items()

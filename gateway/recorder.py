@@ -95,7 +95,8 @@ class Recorder:
         """Requested and Decided."""
         event_id, when = self._new_id(), self._now()
         box = self._seal(
-            event_id, statements.requested_original(request.statement, request.parameters)
+            event_id,
+            statements.requested_original(request.statement, request.parameters, request.ran),
         )
         requested = statements.requested(
             statements.head(self._prefix, event_id, when, request.statement_id),
@@ -105,7 +106,9 @@ class Recorder:
         )
         decided = statements.head(
             self._prefix, self._new_id(), when, request.statement_id
-        ) + _judged(decision.verdict, decision.policies, self.policy_digest, decision.reason)
+        ) + _judged(
+            decision.verdict, decision.policies, self.policy_digest, decision.reason, request.masks
+        )
         return (_REQUESTED, requested), (_DECIDED, decided)
 
     def fact(self, fact: Fact) -> Encoded:

@@ -34,6 +34,7 @@ from schemas import chain, codec, sealing, topics
 from schemas.codec import Archive, CodecError, UnknownSchema
 from schemas.events import Masked, Original
 from schemas.masking.columns import Classification, ColumnMask
+from schemas.masking.masks import of_audit_copy
 from schemas.sealing import SealingError
 from schemas.settings import Settings, SettingsError, Target
 
@@ -60,7 +61,7 @@ def classification(target: Target) -> Classification:
     """A target's classified columns, from its settings."""
     return Classification(
         {
-            source: ColumnMask(column.classification, column.mask)
+            source: ColumnMask(column.classification, of_audit_copy(column.mask))
             for source, column in target.classified.items()
         }
     )

@@ -98,6 +98,7 @@ class Parameter(_Record, frozen=True):
 class RequestedOriginal(_Record, frozen=True):
     statement: str
     parameters: list[Parameter]
+    executed: str = ""
 
 
 class RequestData(Event, frozen=True):
@@ -118,6 +119,7 @@ class Decided(Event, frozen=True):
     policies: list[str]
     policy_digest: str
     reason: str
+    masks: list[str] = []
 
 
 class Responded(Event, frozen=True):

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 
@@ -65,15 +72,32 @@ class Kafka(_Section):
 
 
 class Classified(_Section):
-    """How a classified column is masked in the audit copy."""
+    """How a classified column is masked: for people who may not see it clear, and, where the mask
+    has a meaning there, in the audit copy; in full otherwise.
+    """
 
     classification: str = Field(
         ..., alias="class", description="pii, pci, phi, secret or a free name."
     )
-    mask: Literal["full", "partial", "email"] = Field(
+    mask: Literal["full", "partial", "email", "token", "year", "bucket", "null", "literal"] = Field(
         "full",
-        description="full: nothing is left; partial: the last four stay; email: x***@domain.",
+        description="full: nothing is left; partial: the last four stay; email: x***@domain; "
+        "token: equal values have equal tokens; year: of a date; bucket: a number rounded down to "
+        "a multiple of `size`; null; literal: `text` in its place.",
     )
+    text: str = Field("***", description="What `literal` shows.")
+    size: int = Field(0, ge=0, description="Width of a `bucket`.")
+    equality: bool = Field(
+        False,
+        description="Whether people who may not see it may look rows up by it "
+        "(`column = value`): they can then test a value they know or guess.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Classified:
+        if self.mask == "bucket" and self.size < 1:
+            raise ValueError("a bucket needs a size")
+        return self
 
 
 class Target(_Section):
@@ -99,6 +123,14 @@ class Target(_Section):
     )
     classified: dict[str, Classified] = Field(
         default_factory=dict, description="Classified columns, by `schema.table.column`."
+    )
+    functions: list[str] = Field(
+        default_factory=list,
+        description="Functions of the target's own that read nothing classified, by name: who may "
+        "not see everything may call these.",
+    )
+    token_key: SecretRef | None = Field(
+        None, description="Key of the mask `token`, by reference; at least 32 bytes."
     )
 
 

@@ -18,7 +18,7 @@ from schemas.events import Completed, Decided, Event, Requested, Responded
 _HEAD: Final = ("context", "event_id", "at", "monotonic_ns", "statement_id")
 _WRITTEN: Final[dict[type[Event], tuple[str, ...]]] = {
     Requested: (*_HEAD, "prepared_id", "action", "kind", "kinds", "relations", "box"),
-    Decided: (*_HEAD, "decision", "policies", "policy_digest", "reason"),
+    Decided: (*_HEAD, "decision", "policies", "policy_digest", "reason", "masks"),
     Responded: (*_HEAD, "chunk", "rows", "byte_count", "box"),
     Completed: (
         *_HEAD,
@@ -62,13 +62,20 @@ def requested(begin: bytes, prepared_id: bytes, what: bytes, box: bytes) -> byte
     return begin + prepared_id + what + write_bytes(box)
 
 
-def judged(decision: str, policies: Sequence[str], policy_digest: str, reason: str) -> bytes:
+def judged(
+    decision: str,
+    policies: Sequence[str],
+    policy_digest: str,
+    reason: str,
+    masks: Sequence[str],
+) -> bytes:
     """What follows a Decided's head."""
     return (
         write_string(decision)
         + _strings(policies)
         + write_string(policy_digest)
         + write_string(reason)
+        + _strings(masks)
     )
 
 
@@ -104,17 +111,18 @@ def completed(
 
 
 def requested_original(
-    statement: str, parameters: tuple[tuple[int, int, bytes | None], ...]
+    statement: str, parameters: tuple[tuple[int, int, bytes | None], ...], executed: str
 ) -> bytes:
     """What a Requested's box holds."""
     if not parameters:
-        return write_string(statement) + b"\0"
+        return write_string(statement) + b"\0" + write_string(executed)
     parts = [write_string(statement), write_long(len(parameters))]
     for type_oid, shown, value in parameters:
         parts.append(write_long(type_oid))
         parts.append(write_long(shown))
         parts.append(b"\0" if value is None else b"\2" + write_bytes(value))
     parts.append(b"\0")
+    parts.append(write_string(executed))
     return b"".join(parts)
 
 

@@ -18,7 +18,8 @@ PUMPED: Final = frozenset({"full", "partial", "email", "token", "null", "literal
 class Mask:
     """How values of a class are shown. `literal` and `size` are for the masks of these names.
 
-    `equality`: a predicate `column = constant` may be answered from the clear value.
+    `equality`: a predicate `column = constant` may be answered from the clear value. `origin` is
+    the declared column, schema.table.column, that this one's values are; empty for computed ones.
     """
 
     classification: str
@@ -26,6 +27,7 @@ class Mask:
     literal: str = ""
     size: int = 0
     equality: bool = False
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pglast import parser
@@ -99,9 +99,10 @@ def lineage(knowledge: Knowledge, classified: Mapping[str, Mask]) -> dict[int, d
     for oid, schema, relation, column, *_ in knowledge.columns:
         names.setdefault(oid, []).append(column)
         by_name[schema, relation] = oid
-        declared = classified.get(f"{schema}.{relation}.{column}")
+        source = f"{schema}.{relation}.{column}"
+        declared = classified.get(source)
         if declared is not None:
-            masks.setdefault(oid, {})[column] = declared
+            masks.setdefault(oid, {})[column] = replace(declared, origin=source)
     changed = True
     while changed:
         changed = False
@@ -193,20 +194,17 @@ def _plain(item: Any) -> bool:
 def hidden_from(
     knowledge: Knowledge,
     masks: Mapping[int, Mapping[str, Mask]],
-    sees: Callable[[str, Mask], bool],
+    sees: Callable[[Mask], bool],
     allowed_functions: Iterable[str] = (),
     token_keys: Mapping[str, bytes] | None = None,
 ) -> Hidden:
-    """What one person may not see: `sees` is asked with schema.table.column and its mask.
-
-    A column computed from classified ones is hidden unless every class of the target is seen.
-    """
+    """What one person may not see, as `sees` tells."""
     columns: dict[int, list[Column]] = {}
     names: dict[int, tuple[str, str]] = {}
     for oid, schema, relation, name, number, kind, declared, length in knowledge.columns:
         names[oid] = (schema, relation)
         mask = masks.get(oid, {}).get(name)
-        if mask is not None and sees(f"{schema}.{relation}.{name}", mask):
+        if mask is not None and sees(mask):
             mask = None
         columns.setdefault(oid, []).append(Column(name, number, kind, declared, length, mask))
     protected = {

@@ -76,6 +76,23 @@ class Plan:
             at = edit.end
         return b"".join([*out, raw[at:]]).decode()
 
+    def typed_at(self, text: str, position: int) -> int:
+        """Where in `text`, as typed, a character of what ran stands; both count from 1.
+
+        Positions within what was put in are where it was put.
+        """
+        raw = text.encode()
+        moved = 0
+        for edit in self.edits:
+            start = len(raw[: edit.start].decode())
+            typed = len(raw[edit.start : edit.end].decode())
+            if position - 1 - moved < start:
+                break
+            if position - 1 - moved < start + len(edit.text):
+                return start + 1
+            moved += len(edit.text) - typed
+        return position - moved
+
 
 PASS: Final = Plan("pass")
 

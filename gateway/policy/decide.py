@@ -566,6 +566,12 @@ class NoPolicies:
         """Denied."""
         return self._deny()
 
+    def see_clear(
+        self, principal: Principal, target: str, application: str, columns: Iterable[str]
+    ) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
     def _deny(self) -> Decision:
         return Decision(
             Verdict.DENY,

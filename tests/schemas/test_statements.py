@@ -41,7 +41,9 @@ def test_requested(event: events.Requested) -> None:
 
 @given(any_of(events.Decided))
 def test_decided(event: events.Decided) -> None:
-    judged = statements.judged(event.decision, event.policies, event.policy_digest, event.reason)
+    judged = statements.judged(
+        event.decision, event.policies, event.policy_digest, event.reason, event.masks
+    )
     assert head(event) + judged == expected(event)
 
 
@@ -71,7 +73,7 @@ def test_completed(event: events.Completed) -> None:
 @given(original_of(events.Requested))
 def test_what_a_requests_box_holds(original: events.RequestedOriginal) -> None:
     parameters = tuple((each.type_oid, each.format, each.value) for each in original.parameters)
-    written = statements.requested_original(original.statement, parameters)
+    written = statements.requested_original(original.statement, parameters, original.executed)
     assert written == codec.encode_original(original)
 
 

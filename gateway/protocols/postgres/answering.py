@@ -9,6 +9,8 @@ from itertools import takewhile
 from typing import Any, Final
 
 from gateway.machine import CatalogView, Command, Fact, Outcome, Record, Rows, Send, Side
+from gateway.masking.pump import Pump, PumpError
+from gateway.masking.veil import Veil
 from gateway.policy import sql
 from gateway.protocols.postgres import pipeline, wire
 from gateway.protocols.postgres.pipeline import (
@@ -51,10 +53,12 @@ class Answering:
         catalog: Callable[[], CatalogView],
         next_ticket: Callable[[], int],
         waiting: dict[int, Item | Held],
+        veil: Callable[[], Veil | None],
         boundary: Callable[[bool, bool], None],
         chunk_bytes: int,
     ) -> None:
         self._language = language
+        self._veil = veil
         self._catalog = catalog
         self._next_ticket = next_ticket
         self._waiting = waiting
@@ -165,7 +169,7 @@ class Answering:
             self._add_data_rows(stream, rows_from, at, rows)
         if size - at >= 5:
             length = unpack(stream, at + 1)[0]
-            if length > self._largest and stream[at] in (_D, _d, _V):
+            if length > self._largest and stream[at] in (_D, _d, _V) and self._pump() is None:
                 self._returns = stream[at] == _V
                 self._begin_fragment(length + 1, bytes(stream[at:]))
                 at = size
@@ -178,7 +182,30 @@ class Answering:
 
     def _add_data_rows(self, stream: bytes | bytearray, start: int, end: int, rows: int) -> None:
         data = bytes(stream[start:end])
-        self._add_rows(data, data, rows)
+        pump = self._pump()
+        self._add_rows(data if pump is None else self._masked(pump, data), data, rows)
+
+    def _masked(self, pump: Pump, data: bytes) -> bytes:
+        try:
+            return pump.rows(data)
+        except (PumpError, struct.error):
+            raise ProtocolViolation("the target sent rows that cannot be masked") from None
+
+    def _pump(self) -> Pump | None:
+        """What masks the rows that come now. Raises ProtocolViolation for rows not described."""
+        veil = self._veil()
+        if veil is None:
+            return None
+        run = self._current()
+        if run.encoding == "copy" or run.pumped:
+            return run.pump
+        body = run.described
+        if body is None and run.portal is not None:
+            body = run.portal.described or run.portal.prepared.described
+        if body is None:
+            raise ProtocolViolation("rows that are not described cannot be masked", "42501")
+        run.pump, run.pumped = veil.pump(self._fields(body), self._language.codec), True
+        return run.pump
 
     @property
     def copying(self) -> bool:
@@ -331,12 +358,16 @@ class Answering:
                         head.target.describe(whole[5:])
                     if isinstance(head.target, Portal):
                         self._describe_runs(head.target, whole[5:])
+                    if head.ours:
+                        return
                 else:
                     self._begin_data("rows").described = whole[5:]
             case "n":
                 if head is None or head.kind is not Expect.DESCRIBE:
                     raise ProtocolViolation("the target answers something else")
                 expected.popleft()
+                if head.ours:
+                    return
             case "s":
                 self._finish_execute("")
             case "I":
@@ -359,9 +390,11 @@ class Answering:
                 self._function_returned()
                 return
             case "E":
-                whole = self._error(whole)
+                run = self._running()
+                whole = self._told(self._error(whole), run)
             case "N":
                 self._notice(whole)
+                whole = self._told(whole, self._running())
             case "S":
                 reader = wire.Reader(whole[5:])
                 name, value = reader.cstring(), reader.cstring()
@@ -377,6 +410,28 @@ class Answering:
             case _:
                 raise ProtocolViolation("the target sent an unexpected message")
         self.held.append(whole)
+
+    def _running(self) -> Run | None:
+        """What a message that is no row speaks of."""
+        head = self._head()
+        return None if head is None else head.runs[0] if head.runs else head.run
+
+    def _told(self, whole: bytes, run: Run | None) -> bytes:
+        """An error or notice as the client reads it: who may not see everything, reads no data."""
+        veil = self._veil()
+        if veil is None or (run is not None and whole is run.refusal):
+            return whole
+        codec = self._language.codec
+        typed = run.statement.text if run is not None else ""
+        fields = veil.words(wire.fields(whole[5:], codec), typed)
+        if run is not None and run.ran and run.plan is not None and "P" in fields:
+            statement = run.statement
+            within = int(fields["P"]) - run.offset
+            fields["P"] = str(run.plan.typed_at(statement.text, within) + statement.offset)
+        body = b"".join(
+            code.encode() + text.encode(codec, "replace") + b"\0" for code, text in fields.items()
+        )
+        return wire.message(whole[:1], body + b"\0")
 
     def _begin_data(self, encoding: str) -> Run:
         """What comes for this run from here on is encoded so."""

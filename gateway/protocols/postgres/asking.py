@@ -19,6 +19,8 @@ from gateway.machine import (
     RequestData,
     Verdict,
 )
+from gateway.masking.plan import Plan
+from gateway.masking.veil import Veil
 from gateway.policy import sql
 from gateway.policy.facts import Resolve, SessionNames
 from gateway.policy.sql import Statement
@@ -38,6 +40,7 @@ from gateway.protocols.postgres.portals import Portals
 from gateway.protocols.postgres.requests import Language
 from gateway.protocols.postgres.wire import ProtocolViolation
 from schemas.events import NONE_ID
+from schemas.masking.detect import scrub
 
 # Statements whose relations their text does not name.
 _INDIRECT: Final = replication.READS | {
@@ -48,6 +51,10 @@ _NAMING: Final = frozenset({"execute", "fetch"})
 _MAY_NAME: Final = re.compile(rb"execute|fetch|move", re.IGNORECASE)
 # They may open and close cursors that we know by name.
 _UNSEEN: Final = frozenset({"call", "do", sql.FUNCTION_CALL})
+
+_UNMASKED: Final = Plan("refuse", "a function by its number may read what you may not see")
+_REPLAN: Final = Plan("refuse", "cached plan must not change result type", sqlstate="0A000")
+_MOST_MADE: Final = 10_000
 
 
 class Asking:
@@ -70,8 +77,11 @@ class Asking:
         resolve: Resolve,
         meaning: SessionNames,
         prepared_max_bytes: int,
+        veil: Callable[[], Veil | None],
     ) -> None:
         self._language = language
+        self._veil = veil
+        self._made: frozenset[str] = frozenset()  # relations that this session has made
         self._catalog = catalog
         self._new_id = new_id
         self._next_ticket = next_ticket
@@ -218,11 +228,58 @@ class Asking:
         self, whole: bytes, statements: tuple[Statement, ...], portal: Portal | None = None
     ) -> None:
         expectation = Expectation(Expect.QUERY)
-        part = Part(whole, expectation)
         runs = [Run(self._new_id(), self._affordable(each), portal) for each in statements]
+        part = Part(self._veiled(whole, runs), expectation)
         expectation.runs = list(runs)
         self._ask([part], runs, dict.fromkeys(runs, part), "execute")
         self._segment_ends()
+
+    def _plan(self, statement: Statement) -> Plan | None:
+        """How a statement runs for a person who may not see everything."""
+        veil = self._veil()
+        if veil is None or statement.error or statement.kind == sql.EMPTY:
+            return None
+        if statement.kind == sql.FUNCTION_CALL or statement.replication:
+            return _UNMASKED
+        plan = veil.plan(statement.text, self._made)
+        if plan.creates and len(self._made) < _MOST_MADE:
+            self._made |= {plan.creates}
+        return plan
+
+    def _veiled(self, whole: bytes, runs: list[Run]) -> bytes:
+        """What is sent of a Query: its statements as they are planned."""
+        pieces: list[str] = []
+        moved = 0
+        for run in runs:
+            plan = run.plan = self._plan(run.statement)
+            text = run.statement.text
+            run.offset = run.statement.offset + moved
+            if plan is not None and plan.edits:
+                run.ran = plan.apply(text)
+                moved += len(run.ran) - len(text)
+        if not moved and not any(run.ran for run in runs):
+            return whole
+        typed = self._language.read(whole[5:-1])
+        at = 0
+        for run in runs:
+            start = run.statement.offset
+            pieces += [typed[at:start], run.ran or run.statement.text]
+            at = start + len(run.statement.text)
+        pieces.append(typed[at:])
+        return wire.message(b"Q", self._language.write("".join(pieces)) + b"\0")
+
+    def _stale(self, prepared: Prepared) -> Plan | None:
+        """Its plan, or a refusal where what is hidden has changed since it was prepared."""
+        veil = self._veil()
+        if veil is None or prepared.plan is None:
+            return prepared.plan if veil is None else self._plan(prepared.statement)
+        now = self._plan(prepared.statement)
+        if now is not None and (now.action, now.edits) != (
+            prepared.plan.action,
+            prepared.plan.edits,
+        ):
+            return now if now.action == "refuse" else _REPLAN
+        return now
 
     def _segment_ends(self) -> None:
         self.open_segments += 1
@@ -277,7 +334,11 @@ class Asking:
     def _parse(self, whole: bytes) -> None:
         name, text, oids = requests.read_parse(whole[5:])
         statement = self._language.prepared(text, self._unsettled, self._restored)
-        self._prepare(whole, name, Prepared(statement, oids))
+        prepared = Prepared(statement, oids, self._plan(statement))
+        if prepared.plan is not None and prepared.plan.edits:
+            ran = self._language.write(prepared.plan.apply(statement.text))
+            whole = wire.message(b"P", name + b"\0" + ran + b"\0" + whole[-2 - 4 * len(oids) :])
+        self._prepare(whole, name, prepared)
 
     def _prepare(self, whole: bytes, name: bytes, prepared: Prepared) -> None:
         _in_ascii(name)
@@ -364,11 +425,19 @@ class Asking:
         run = Run(self._new_id(), self._affordable(prepared.statement), portal)
         run.described = portal.described
         run.formats = portal.formats
+        run.plan = self._stale(prepared)
+        if run.plan is not None and run.plan.edits:
+            run.ran = run.plan.apply(run.statement.text)
         part = Part(whole, Expectation(Expect.EXECUTE, run, completes=True))
         parsed, bound = self._fresh.pop(prepared, None), self._bound.pop(portal, None)
         for earlier in (parsed, bound):
             if earlier is not None and earlier.expectation is not None:
                 earlier.expectation.run = run
+        if run.plan is not None and run.described is None and prepared.described is None:
+            # Rows that nobody asked to have described cannot be masked.
+            described = Expectation(Expect.DESCRIBE, run)
+            described.target, described.ours = portal, True
+            self._parts.append(Part(wire.message(b"D", b"P" + name + b"\0"), described))
         self._parts.append(part)
         self._segment(run, parsed or bound or part)
         if parsed is not None:
@@ -416,6 +485,9 @@ class Asking:
 
     def _prepare_run(self, prepared: Prepared, portal: Portal | None, part: Part) -> Run:
         run = Run(self._new_id(), prepared.statement, portal)
+        run.plan = self._stale(prepared)
+        if run.plan is not None and run.plan.edits:
+            run.ran = run.plan.apply(run.statement.text)
         self._finish_at(run, part)
         return run
 
@@ -461,6 +533,14 @@ class Asking:
         if named is not None or not (statement.prepared_name or statement.cursor_name):
             indirect -= _NAMING
         run.classified = self._reads_classified(indirect, relations)
+        if named is not None and run.plan is not None and run.plan.action != "refuse":
+            # EXECUTE runs what was planned when it was prepared.
+            fresh = self._stale(named)
+            run.plan = fresh if fresh is not None and fresh.action == "refuse" else run.plan
+        refusal = ""
+        if run.plan is not None and run.plan.action == "refuse":
+            # Recorded in clear; a name may be any text.
+            refusal = scrub(run.plan.reason)[0]
         portal = run.portal
         parameters = portal.parameters if portal is not None else ()
         size = len(statement.recorded) + sum(len(value or b"") for _, _, value in parameters)
@@ -481,8 +561,10 @@ class Asking:
             statement=statement.recorded,
             parameters=parameters,
             prepared_id=_prepared_id(named, portal),
-            refusal=statement.error,
+            refusal=statement.error or refusal,
             facts=facts,
+            ran=sql.redact(run.ran, kinds) if run.ran else "",
+            masks=run.plan.columns if run.plan is not None else (),
         )
 
     def _named(self, statement: Statement) -> Prepared | None:
@@ -540,7 +622,7 @@ class Asking:
             if part.data[:1] == b"Q" and index:
                 # The statements before it run, as they would before a missing privilege, and
                 # their errors still point to where they are in the text.
-                before = self._language.prefix(part.data[5:-1], run.statement.offset)
+                before = self._language.prefix(part.data[5:-1], run.offset)
                 text = before + b'SELECT * FROM "' + run.token + b'"'
                 part.data = wire.message(b"Q", text + b"\0")
                 break

@@ -28,6 +28,7 @@ from gateway.machine import (
     TargetConnected,
     TargetUnreachable,
 )
+from gateway.masking.veil import Veil
 from gateway.policy.facts import UNKNOWN, Facts, SessionNames
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import upstream, wire
@@ -72,6 +73,7 @@ class Surroundings:
     resolve: Callable[[str, Statement, SessionNames, Statement | None], Facts] = (
         lambda target, statement, meaning, inner: UNKNOWN
     )
+    veil: Callable[[], Veil | None] = lambda: None
 
 
 class PostgresMachine:
@@ -136,6 +138,10 @@ class PostgresMachine:
     def _connect(self, event: Input, now_ns: int) -> list[Command]:
         match event:
             case TargetConnected():
+                veil = self._around.veil()
+                refused = veil.startup(self._startup.parameters) if veil is not None else ""
+                if refused:
+                    return self._fail("42501", f"permission denied: {refused}", now_ns)
                 credential = self._around.credential(self.target)
                 principal = self._startup.principal
                 self._upstream = Upstream(
@@ -226,9 +232,7 @@ class PostgresMachine:
             Language(self._around.analyse, self._upstream.statuses, self._startup.replication),
             lambda: self._around.catalog(self.target),
             self._around.new_id,
-            chunk_bytes=self._around.chunk_bytes,
             prepared_max_bytes=self._around.prepared_max_bytes,
-            now_ns=now_ns,
             resolve=lambda statement, meaning, inner: self._around.resolve(
                 self.target, statement, meaning, inner
             ),
@@ -236,6 +240,9 @@ class PostgresMachine:
             meaning=SessionNames(
                 certain=not _PATH & {name.lower() for name in self._startup.parameters}
             ),
+            chunk_bytes=self._around.chunk_bytes,
+            now_ns=now_ns,
+            veil=self._around.veil,
         )
         commands: list[Command] = [Send(Side.CLIENT, text)]
         for late in self._late:

@@ -9,6 +9,8 @@ from typing import Final
 import msgspec
 
 from gateway.machine import Decision
+from gateway.masking.plan import Plan
+from gateway.masking.pump import Pump
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.names import Effect, Meaning
@@ -17,6 +19,7 @@ from gateway.protocols.postgres.wire import Reader, message
 # What a message and a statement cost while they are on their way, beside their own bytes.
 MESSAGE_BYTES: Final = 512
 STATEMENT_BYTES: Final = 4096
+_DENIED: Final = "42501"
 
 # What a name costs while it means something, beside its text and values, and each value.
 _NAME_BYTES: Final = 512
@@ -40,15 +43,20 @@ class Expect(IntEnum):
 
 
 class Prepared(Meaning):
-    """A prepared statement. `described` is the body of its RowDescription, once seen."""
+    """A prepared statement. `described` is the body of its RowDescription, once seen; `plan` is how
+    it was prepared for a person who may not see everything.
+    """
 
-    __slots__ = ("described", "oids", "statement", "statement_id")
+    __slots__ = ("described", "oids", "plan", "statement", "statement_id")
 
-    def __init__(self, statement: Statement, oids: tuple[int, ...]) -> None:
+    def __init__(
+        self, statement: Statement, oids: tuple[int, ...], plan: Plan | None = None
+    ) -> None:
         texts = sys.getsizeof(statement.text) + sys.getsizeof(statement.recorded)
         super().__init__(_NAME_BYTES + texts + 36 * len(oids))
         self.statement = statement
         self.oids = oids
+        self.plan = plan
         self.statement_id = bytes(16)
         self.described: bytes | None = None
 
@@ -97,7 +105,10 @@ class Portal(Meaning):
 class Run:
     """One execution of one statement (or a Parse alone): one Requested, one Completed.
 
-    `change` is what executing it does to the names of prepared statements and cursors.
+    `change` is what executing it does to the names of prepared statements and cursors; `plan` how
+    it runs for a person who may not see everything, `ran` the text that then runs in place of what
+    was typed. `offset` is where it begins in what is sent, in characters. `pump` masks its rows
+    once they are described.
     """
 
     __slots__ = (
@@ -112,10 +123,15 @@ class Run:
         "formats",
         "notice_bytes",
         "notices",
+        "offset",
         "pending",
         "pending_bytes",
         "pending_rows",
+        "plan",
         "portal",
+        "pump",
+        "pumped",
+        "ran",
         "refusal",
         "rows",
         "started_ns",
@@ -129,6 +145,11 @@ class Run:
         self.statement_id = statement_id
         self.statement = statement
         self.portal = portal
+        self.offset = statement.offset
+        self.plan: Plan | None = None
+        self.ran = ""
+        self.pump: Pump | None = None
+        self.pumped = False  # whether that is known
         self.started_ns = 0
         self.completed = False
         self.rows = 0
@@ -162,9 +183,13 @@ class Run:
                 position=statement.position,
             )
             return
+        plan = self.plan
+        if plan is not None and plan.sqlstate != _DENIED:
+            self.refusal = wire.error(plan.sqlstate, plan.reason)
+            return
         by = f" (policy {', '.join(decision.policies)})" if decision.policies else ""
         self.refusal = wire.error(
-            "42501",
+            _DENIED,
             f"permission denied: {decision.reason}",
             detail=f"Refused by the gateway{by}.",
             hint=decision.hint,
@@ -173,18 +198,24 @@ class Run:
     @property
     def sqlstate(self) -> str:
         """SQLSTATE of a refusal."""
-        return self.statement.sqlstate if self.statement.error else "42501"
+        if self.statement.error:
+            return self.statement.sqlstate
+        return self.plan.sqlstate if self.plan is not None else _DENIED
 
 
 class Expectation:
-    """One response to come. `completes` says that it ends its run; `change` is what it confirms."""
+    """One response to come. `completes` says that it ends its run; `change` is what it confirms.
 
-    __slots__ = ("change", "completes", "kind", "run", "runs", "target")
+    `ours`: we asked, not the client, who is not told.
+    """
+
+    __slots__ = ("change", "completes", "kind", "ours", "run", "runs", "target")
 
     def __init__(self, kind: Expect, run: Run | None = None, completes: bool = False) -> None:
         self.kind = kind
         self.run = run
         self.completes = completes
+        self.ours = False
         self.runs: list[Run] = []
         self.target: Prepared | Portal | None = None
         self.change: Effect | None = None

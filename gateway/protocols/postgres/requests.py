@@ -59,6 +59,19 @@ class Language:
             self._standard_strings = value == "on"
             self._settings_changed = True
 
+    @property
+    def codec(self) -> str:
+        """Python's name of the client's encoding, `ascii` where it is one we do not read."""
+        return self._codec
+
+    def read(self, raw: bytes) -> str:
+        """A text that `statements` took."""
+        return raw.decode(self._codec)
+
+    def write(self, text: str) -> bytes:
+        """A text, as the target will read it. Raises UnicodeEncodeError."""
+        return text.encode(self._codec)
+
     def prefix(self, raw: bytes, length: int) -> bytes:
         """The first characters of a text, as the target reads it."""
         return raw.decode(self._codec)[:length].encode(self._codec)

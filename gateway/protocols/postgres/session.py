@@ -32,6 +32,7 @@ from gateway.machine import (
     Shutdown,
     Side,
 )
+from gateway.masking.veil import Veil
 from gateway.policy.facts import Resolve, SessionNames
 from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.answering import Answering
@@ -68,6 +69,7 @@ class Session:
         now_ns: int,
         resolve: Resolve,
         meaning: SessionNames,
+        veil: Callable[[], Veil | None] = lambda: None,
     ) -> None:
         self._now = self._opened = now_ns
         self._waiting: dict[int, Item | Held] = {}
@@ -76,6 +78,7 @@ class Session:
         tickets = count(1000)
         self._asking = Asking(
             language=language,
+            veil=veil,
             catalog=catalog,
             new_id=new_id,
             next_ticket=lambda: next(tickets),
@@ -87,6 +90,7 @@ class Session:
         )
         self._answering = Answering(
             language=language,
+            veil=veil,
             catalog=catalog,
             next_ticket=lambda: next(tickets),
             waiting=self._waiting,

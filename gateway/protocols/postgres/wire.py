@@ -81,10 +81,10 @@ def fatal(sqlstate: str, text: str, *, detail: str = "", hint: str = "") -> byte
     return error(sqlstate, text, severity="FATAL", detail=detail, hint=hint)
 
 
-def fields(body: bytes) -> dict[str, str]:
+def fields(body: bytes, codec: str = "utf-8") -> dict[str, str]:
     """The fields of an ErrorResponse or NoticeResponse by code; undecodable bytes as \\xNN."""
     return {
-        chr(part[0]): part[1:].decode("utf-8", "backslashreplace")
+        chr(part[0]): part[1:].decode(codec, "backslashreplace")
         for part in body.split(b"\0")
         if part
     }

@@ -1,0 +1,124 @@
+"""One target as one kind of person sees it: plans for statements, pumps for rows, words of errors.
+
+Shared by every session with the same hidden columns; immutable but for what it remembers.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from gateway.masking import allowed
+from gateway.masking.hidden import Column, Hidden
+from gateway.masking.plan import Plan, plan
+from gateway.masking.pump import Pump, described
+
+_REMEMBERED_BYTES: Final = 8 * 1024 * 1024
+_LARGEST: Final = 64 * 1024
+_PLAN_BYTES: Final = 1024
+_QUOTED: Final = re.compile(r'"[^"]*"|\'[^\']*\'|«[^»]*»|„[^“]*“|`[^`]*`')
+# What only ever names things (section 54.8): schema, table, column, data type, constraint, and
+# where in the server's source it was raised.
+_NAMING: Final = frozenset("SVCstcdnFLR")
+# Classes of errors that speak of definitions, not of data: access rules and syntax, and integrity,
+# whose message names a constraint and whose detail holds the row.
+_OF_NAMES: Final = ("42", "3D", "3F", "23")
+_DETAILED: Final = ("42", "3D", "3F")
+_OWN: Final = ("user", "database", "application_name", "replication", "options")
+
+NOT_KNOWN: Final = Plan("refuse", "what is classified at the target is not known yet")
+
+
+class Veil:
+    """What is hidden, and how. `hidden` None: nothing is known yet, and nothing passes."""
+
+    def __init__(self, hidden: Hidden | None) -> None:
+        self._hidden = hidden
+        self._keys = dict(hidden.token_keys) if hidden else {}
+        self._origins: dict[tuple[int, int], Column] = hidden.by_origin() if hidden else {}
+        self._plans: OrderedDict[tuple[str, frozenset[str]], Plan] = OrderedDict()
+        self._bytes = 0
+
+    def plan(self, text: str, own: frozenset[str] = frozenset()) -> Plan:
+        """See gateway.masking.plan."""
+        if self._hidden is None:
+            return NOT_KNOWN
+        key = (text, own)
+        known = self._plans.get(key)
+        if known is None:
+            known = plan(text, self._hidden, own)
+            if len(text) <= _LARGEST:
+                self._plans[key] = known
+                self._bytes += _cost(text, known)
+                while self._bytes > _REMEMBERED_BYTES:
+                    (old, _), oldest = self._plans.popitem(last=False)
+                    self._bytes -= _cost(old, oldest)
+        return known
+
+    def pump(self, fields: Sequence[tuple[str, int, int, int, int]], codec: str) -> Pump | None:
+        """For the rows of a RowDescription; None when nothing of them is hidden."""
+        columns = described(fields, self._origins)
+        if not columns:
+            return None
+        return Pump(columns, codec, self._keys)
+
+    def startup(self, parameters: Mapping[str, str]) -> str:
+        """Why a session may not begin with these settings; empty when it may."""
+        given = [(name, value) for name, value in parameters.items() if name not in _OWN]
+        if parameters.get("replication", "") not in ("", "0", "off", "false", "no"):
+            return "replication would show what you may not see"
+        options = _options(parameters.get("options", ""))
+        if options is None:
+            return "the option string is not understood"
+        for name, value in (*given, *options):
+            if not allowed.setting(name, value):
+                return f"setting {name} may change what is masked"
+        return ""
+
+    def words(self, fields: Mapping[str, str], statement: str) -> dict[str, str]:
+        """An error's or notice's fields without data: only what the person typed is quoted."""
+        sqlstate = fields.get("C", "")
+        kept = {code: text for code, text in fields.items() if code in _NAMING or code in "PM"}
+        if sqlstate.startswith(_DETAILED):
+            kept.update({code: text for code, text in fields.items() if code in "DH"})
+        if not sqlstate.startswith(_OF_NAMES):
+            kept["M"] = _QUOTED.sub(
+                lambda found: _shown(found.group(), statement), fields.get("M", "")
+            )
+        return kept
+
+
+def _shown(quoted: str, statement: str) -> str:
+    # What a person typed is known to them.
+    return quoted if quoted[1:-1] in statement else f"{quoted[0]}***{quoted[-1]}"
+
+
+def _options(text: str) -> list[tuple[str, str]] | None:
+    """The settings of a start-up packet's `options`: -c name=value or --name=value."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return None
+    found = []
+    while words:
+        word = words.pop(0)
+        if word == "-c":
+            word = words.pop(0) if words else ""
+        elif word.startswith("-c"):
+            word = word[2:]
+        elif word.startswith("--"):
+            word = word[2:].replace("-", "_")
+        else:
+            return None
+        name, equals, value = word.partition("=")
+        if not equals:
+            return None
+        found.append((name.strip(), value.strip()))
+    return found
+
+
+def _cost(text: str, known: Plan) -> int:
+    return _PLAN_BYTES + len(text) + sum(len(edit.text) for edit in known.edits)
