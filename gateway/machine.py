@@ -56,7 +56,8 @@ class Request(msgspec.Struct, frozen=True):
     A request with a `refusal` is denied for what it is, whatever the policies say. One to connect
     says which kind of `replication` it is for, if it is. `facts` are what the statement does at
     this target. `ran` is what runs in place of `statement` for a person who may not see everything,
-    `masks` names the hidden columns it mentions.
+    `masks` names the hidden columns it mentions; `unmasked` says why it cannot be run for them,
+    whatever else permits it.
     """
 
     statement_id: bytes
@@ -72,6 +73,7 @@ class Request(msgspec.Struct, frozen=True):
     facts: Facts = UNKNOWN
     ran: str = ""
     masks: tuple[str, ...] = ()
+    unmasked: str = ""
 
 
 # --- facts: what a machine wants recorded; the recorder makes events of them ---

@@ -184,6 +184,8 @@ class Policies:
         if known is None:
             asked = _Asked(self, principal, target, application, moment)
             known = self._keep(key, self._judge(asked, request))
+        if request.unmasked and known.verdict is Verdict.ALLOW:
+            return Decision(Verdict.DENY, (), request.unmasked)
         return known
 
     def see_clear(

@@ -537,10 +537,10 @@ class Asking:
             # EXECUTE runs what was planned when it was prepared.
             fresh = self._stale(named)
             run.plan = fresh if fresh is not None and fresh.action == "refuse" else run.plan
-        refusal = ""
+        unmasked = ""
         if run.plan is not None and run.plan.action == "refuse":
             # Recorded in clear; a name may be any text.
-            refusal = scrub(run.plan.reason)[0]
+            unmasked = scrub(run.plan.reason)[0]
         portal = run.portal
         parameters = portal.parameters if portal is not None else ()
         size = len(statement.recorded) + sum(len(value or b"") for _, _, value in parameters)
@@ -561,10 +561,11 @@ class Asking:
             statement=statement.recorded,
             parameters=parameters,
             prepared_id=_prepared_id(named, portal),
-            refusal=statement.error or refusal,
+            refusal=statement.error,
             facts=facts,
             ran=sql.redact(run.ran, kinds) if run.ran else "",
             masks=run.plan.columns if run.plan is not None else (),
+            unmasked=unmasked,
         )
 
     def _named(self, statement: Statement) -> Prepared | None:

@@ -20,6 +20,7 @@ from gateway.protocols.postgres.wire import Reader, message
 MESSAGE_BYTES: Final = 512
 STATEMENT_BYTES: Final = 4096
 _DENIED: Final = "42501"
+_NEW: Final = "What was made or changed a moment ago is known to the gateway in another one."
 
 # What a name costs while it means something, beside its text and values, and each value.
 _NAME_BYTES: Final = 512
@@ -184,8 +185,8 @@ class Run:
             )
             return
         plan = self.plan
-        if plan is not None and plan.sqlstate != _DENIED:
-            self.refusal = wire.error(plan.sqlstate, plan.reason)
+        if plan is not None and plan.sqlstate != _DENIED and not decision.policies:
+            self.refusal = wire.error(plan.sqlstate, plan.reason, hint=_NEW)
             return
         by = f" (policy {', '.join(decision.policies)})" if decision.policies else ""
         self.refusal = wire.error(
