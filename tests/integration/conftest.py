@@ -19,6 +19,7 @@ CLERK_PASSWORD = "insert-only"
 POLICIES = """
 @id("dba") @unknown("permitted")
 permit (principal in Group::"dba", action, resource == Target::"shop");
+@id("everyone-sees-clear") permit (principal, action == Action::"see_clear", resource);
 @id("clerk-connects")
 permit (principal in Group::"support", action == Action::"connect", resource == Target::"shop");
 @id("clerk-inserts") @unknown("permitted")

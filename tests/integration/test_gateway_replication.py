@@ -32,6 +32,7 @@ from tests.integration.wire_client import WireClient
 pytestmark = pytest.mark.integration
 
 POLICIES = """
+@id("everyone-sees-clear") permit (principal, action == Action::"see_clear", resource);
 @id("everyone-connects") permit (principal, action == Action::"connect", resource);
 @id("everyone-executes") permit (principal, action == Action::"execute", resource)
 unless { context.kinds.contains("drop_replication_slot") };
