@@ -9,6 +9,7 @@ from gateway.masking.hidden import Mask
 from gateway.masking.knowledge import (
     COLUMNS,
     FUNCTIONS,
+    GENERATED,
     INHERITED,
     OPERATORS,
     RELATIONS,
@@ -37,6 +38,7 @@ async def read(connection: Any) -> Knowledge:
         relations=await rows(RELATIONS),
         inherited=await rows(INHERITED),
         views=await rows(VIEWS),
+        generated=await rows(GENERATED),
         functions=await rows(FUNCTIONS),
         operators=tuple(name for (name,) in await rows(OPERATORS)),
         database=database,
@@ -70,7 +72,7 @@ class Veils:
         if knowledge is None:
             return Veil(None)
         if knowledge is not self._of:
-            self._of, self._masks = knowledge, lineage(knowledge, self._classified)
+            self._of, self._masks = knowledge, lineage(knowledge, self._classified, self._functions)
             self._veils.clear()
         veil = self._veils.get(seen)
         if veil is None:

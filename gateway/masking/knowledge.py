@@ -15,7 +15,7 @@ from typing import Any, Final
 from pglast import parser
 
 from gateway.masking.hidden import Column, Hidden, Mask, Relation
-from gateway.masking.tree import STAR, read, strings
+from gateway.masking.tree import STAR, Reading, read, strings
 
 COLUMNS: Final = """
 SELECT c.oid::int8, n.nspname::text, c.relname::text, a.attname::text, a.attnum::int4,
@@ -55,6 +55,12 @@ _EXTENSIONS: Final = """
            'fuzzystrmatch', 'hstore', 'intarray', 'isn', 'ltree', 'pg_trgm', 'pgcrypto', 'postgis',
            'seg', 'unaccent', 'uuid-ossp', 'vector')
 """
+GENERATED: Final = """
+SELECT a.attrelid::int8, a.attname::text, pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+  FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ WHERE a.attgenerated <> '' AND NOT a.attisdropped
+"""
 FUNCTIONS: Final = f"""
 SELECT p.proname::text,
        (n.nspname = 'pg_catalog' AND p.oid < 16384) OR p.oid IN ({_EXTENSIONS}),
@@ -74,7 +80,7 @@ SESSION: Final = """
 SELECT pg_catalog.current_database()::text, pg_catalog.current_schemas(false)::text[]
 """
 
-_FULL: Final = "computed"
+_COMPUTED: Final = "computed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +91,20 @@ class Knowledge:
     relations: tuple[tuple[str, str], ...]
     inherited: tuple[tuple[int, int], ...]
     views: tuple[tuple[int, str], ...]
+    generated: tuple[tuple[int, str, str], ...]
     functions: tuple[tuple[str, bool, bool], ...]
     operators: tuple[str, ...]
     database: str
     path: tuple[str, ...]
 
 
-def lineage(knowledge: Knowledge, classified: Mapping[str, Mask]) -> dict[int, dict[str, Mask]]:
-    """Masks of columns by relation OID, beginning with those declared as schema.table.column."""
+def lineage(
+    knowledge: Knowledge, classified: Mapping[str, Mask], functions: Iterable[str] = ()
+) -> dict[int, dict[str, Mask]]:
+    """Masks of columns by relation OID, beginning with those declared as schema.table.column.
+
+    `functions` are those of the target's own that read nothing classified.
+    """
     masks: dict[int, dict[str, Mask]] = {}
     names: dict[int, list[str]] = {}
     by_name: dict[tuple[str, str], int] = {}
@@ -103,23 +115,46 @@ def lineage(knowledge: Knowledge, classified: Mapping[str, Mask]) -> dict[int, d
         declared = classified.get(source)
         if declared is not None:
             masks.setdefault(oid, {})[column] = replace(declared, origin=source)
+    own = {name for name, builtin, _ in knowledge.functions if not builtin} - set(functions)
+
+    def add(oid: int, found: Mapping[str, Mask]) -> bool:
+        known, columns = masks.get(oid, {}), names.get(oid, [])
+        fresh = {name: mask for name, mask in found.items() if name in columns}
+        if fresh.keys() <= known.keys():
+            return False
+        masks[oid] = {**fresh, **known}
+        return True
+
     changed = True
     while changed:
         changed = False
         for child, parent in knowledge.inherited:
-            for column, mask in masks.get(parent, {}).items():
-                known = masks.setdefault(child, {})
-                if column not in known and column in names.get(child, []):
-                    known[column] = mask
-                    changed = True
+            # A parent shows its children's rows.
+            changed |= add(child, masks.get(parent, {})) | add(parent, masks.get(child, {}))
+        for oid, column, expression in knowledge.generated:
+            if _computed(f"SELECT {expression}", set(masks.get(oid, {})), own):
+                changed |= add(oid, {column: Mask(_COMPUTED, "full")})
         for oid, definition in knowledge.views:
-            found = _view(definition, names.get(oid, []), masks, by_name, knowledge.path)
-            known = masks.get(oid, {})
-            fresh = {column: mask for column, mask in found.items() if column not in known}
-            if fresh:
-                masks[oid] = {**known, **fresh}
-                changed = True
+            columns = names.get(oid, [])
+            changed |= add(oid, _view(definition, columns, masks, by_name, knowledge.path, own=own))
     return masks
+
+
+def _computed(query: str, hidden: set[str], own: set[str]) -> bool:
+    """Whether a SELECT of one expression may hold what is hidden."""
+    try:
+        tree = json.loads(parser.parse_sql_json(query))
+        reading = read("SelectStmt", tree["stmts"][0]["stmt"]["SelectStmt"])
+    except (parser.ParseError, ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return True
+    named = {path[-1] for path in reading.columns}
+    named |= {path[-1] for _, path, _ in reading.outputs}
+    return bool(named & hidden or _own(reading, own) or reading.unknown)
+
+
+def _own(reading: Reading, own: set[str]) -> bool:
+    """Whether it calls a function of the target's own, which may read anything."""
+    return any(path[-1] in own for path in reading.functions)
 
 
 def _view(
@@ -128,9 +163,11 @@ def _view(
     masks: Mapping[int, Mapping[str, Mask]],
     by_name: Mapping[tuple[str, str], int],
     path: tuple[str, ...],
+    *,
+    own: set[str],
 ) -> dict[str, Mask]:
     """Masks of a view's columns, by what its definition says."""
-    everything = {column: Mask(_FULL, "full") for column in columns}
+    everything = {column: Mask(_COMPUTED, "full") for column in columns}
     try:
         tree = json.loads(parser.parse_sql_json(definition))
         query = tree["stmts"][0]["stmt"]["SelectStmt"]
@@ -143,11 +180,14 @@ def _view(
         oids = [by_name[key] for s in schemas if (key := (s, reference.name)) in by_name]
         sources += [masks[oid] for oid in oids[:1] if oid in masks]
     hidden = {name: mask for source in sources for name, mask in source.items()}
+    if _own(reading, own):
+        return everything
     if not hidden:
         return {}
     mentioned = {path[-1] for path in reading.columns} | reading.merged
     mentioned |= {path[-1] for _, path, _ in reading.outputs}
-    whole = STAR in mentioned or mentioned & reading.aliases or reading.natural
+    renamed = any(reference.renames for reference in reading.references)
+    whole = STAR in mentioned or mentioned & reading.aliases or reading.natural or renamed
     if not whole and not mentioned & hidden.keys():
         return {}
     targets = query.get("targetList", [])
@@ -155,7 +195,7 @@ def _view(
         query.get("op", "SETOP_NONE") == "SETOP_NONE"
         and all(_plain(item) for item in query.get("fromClause", []))
         and not query.get("withClause")
-        and not any(reference.renames for reference in reading.references)
+        and not renamed
         and len(targets) == len(columns)
     )
     if not plain or STAR in {path[-1] for _, path, _ in reading.outputs}:
@@ -168,12 +208,12 @@ def _view(
             if path_of[-1] in hidden:
                 found[column] = hidden[path_of[-1]]
             elif path_of[-1] in reading.aliases:
-                found[column] = Mask(_FULL, "full")
+                found[column] = Mask(_COMPUTED, "full")
             continue
         inner = read("SelectStmt", {"whereClause": {"List": {"items": [value]}}})
         used = {each[-1] for each in inner.columns}
         if used & (hidden.keys() | reading.aliases | {STAR}) or inner.references or inner.unknown:
-            found[column] = Mask(_FULL, "full")
+            found[column] = Mask(_COMPUTED, "full")
     return found
 
 

@@ -187,7 +187,10 @@ class _Planner:
         probes, refused_equalities = self._probes(reading, protected)
         reading.columns += refused_equalities
         inner = self._mentions(reading, hidden)
-        outputs = self._outputs(reading, hidden)
+        if any(reference.renames for reference, _ in protected):
+            # Its columns go by other names.
+            inner = hidden
+        outputs = self._outputs(reading, protected)
         columns = self._named(protected, inner | outputs)
         if not inner and not outputs:
             return replace(PASS, probes=probes) if probes else PASS
@@ -315,19 +318,26 @@ class _Planner:
         return hidden if whole else frozenset(found)
 
     @staticmethod
-    def _outputs(reading: Reading, hidden: frozenset[str]) -> frozenset[str]:
-        names = {path[-1] for _, path, _ in reading.outputs}
-        return hidden if STAR in names else hidden & names
+    def _outputs(reading: Reading, protected: list[tuple[Reference, Relation]]) -> frozenset[str]:
+        """Hidden names among the outputs of the outermost query."""
+        hidden = {name for _, relation in protected for name in relation.hidden}
+        secret = {reference.alias or reference.name for reference, _ in protected}
+        others = {reference.alias or reference.name for reference in reading.references} - secret
+        found: set[str] = set()
+        for _, path, _ in reading.outputs:
+            if path[-1] == STAR and not (len(path) == 2 and path[0] in others):
+                return frozenset(hidden)
+            found.add(path[-1])
+        return frozenset(found & hidden)
 
     @staticmethod
     def _pumpable(protected: list[tuple[Reference, Relation]], outputs: frozenset[str]) -> bool:
         return all(
             column.pumped
-            for reference, relation in protected
-            if not reference.renames
+            for _, relation in protected
             for column in relation.columns
             if column.name in outputs
-        ) and not any(reference.renames for reference, _ in protected)
+        )
 
     @staticmethod
     def _bare(node: dict[str, Any], reading: Reading, hidden: frozenset[str]) -> bool:

@@ -215,9 +215,11 @@ class _Reader:
 
     def _alias(self, value: dict[str, Any]) -> None:
         for key in ("alias", "join_using_alias"):
-            name = (value.get(key) or {}).get("aliasname")
-            if name:
-                self._reading.aliases.add(name)
+            alias = value.get(key) or {}
+            if alias.get("aliasname"):
+                self._reading.aliases.add(alias["aliasname"])
+            # A join's columns go by other names.
+            self._reading.natural |= "larg" in value and bool(alias.get("colnames"))
 
     def _query(self, kind: str, query: dict[str, Any], env: frozenset[str]) -> frozenset[str]:
         """A query's parts; returns the CTEs they see."""

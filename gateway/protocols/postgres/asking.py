@@ -270,16 +270,12 @@ class Asking:
 
     def _stale(self, prepared: Prepared) -> Plan | None:
         """Its plan, or a refusal where what is hidden has changed since it was prepared."""
-        veil = self._veil()
-        if veil is None or prepared.plan is None:
-            return prepared.plan if veil is None else self._plan(prepared.statement)
         now = self._plan(prepared.statement)
-        if now is not None and (now.action, now.edits) != (
-            prepared.plan.action,
-            prepared.plan.edits,
-        ):
-            return now if now.action == "refuse" else _REPLAN
-        return now
+        if now is None:
+            # Nothing is hidden any more; what was prepared masked stays so.
+            return prepared.plan
+        before = prepared.plan.edits if prepared.plan is not None else ()
+        return now if now.action == "refuse" or now.edits == before else _REPLAN
 
     def _segment_ends(self) -> None:
         self.open_segments += 1
@@ -654,6 +650,7 @@ def _executed(run: Run, kind: str) -> Prepared:
             cursor_name="",
         ),
         (),
+        run.plan,
     )
     executed.statement_id = run.statement_id
     return executed

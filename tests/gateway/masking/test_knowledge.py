@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.masking.hidden import Mask
+from gateway.masking.knowledge import Knowledge, hidden_from, lineage
+
+CLASSIFIED = {
+    "public.people.ssn": Mask("pii", "full"),
+    "public.people.mail": Mask("pii", "email"),
+}
+PEOPLE = [(1, "id"), (2, "ssn"), (3, "mail"), (4, "city")]
+
+
+def known(**more: Any) -> Knowledge:
+    """The table people, and whatever else: `tables` maps (oid, name) to column names."""
+    columns = [
+        (100, "public", "people", name, number, "text", "text", 0) for number, name in PEOPLE
+    ]
+    tables: dict[tuple[int, str], list[str]] = more.pop("tables", {})
+    for (oid, table), names in tables.items():
+        columns += [
+            (oid, "public", table, name, number, "text", "text", 0)
+            for number, name in enumerate(names, 1)
+        ]
+    relations = {(schema, name) for _, schema, name, *_ in columns}
+    parts: dict[str, Any] = {
+        "columns": tuple(columns),
+        "relations": tuple(sorted(relations)),
+        "inherited": (),
+        "views": (),
+        "generated": (),
+        "functions": (("upper", True, True), ("peek", False, False)),
+        "operators": (),
+        "database": "shop",
+        "path": ("public",),
+    }
+    return Knowledge(**(parts | more))
+
+
+def masks_of(definition: str, columns: list[str], **more: Any) -> dict[str, str]:
+    """Masks of a view's columns by name; `?` for what is computed."""
+    knowledge = known(
+        tables={(200, "v"): columns, **more.pop("tables", {})}, views=((200, definition),), **more
+    )
+    found = lineage(knowledge, CLASSIFIED).get(200, {})
+    return {name: mask.origin or "?" for name, mask in found.items()}
+
+
+SSN, MAIL = "public.people.ssn", "public.people.mail"
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        ("SELECT p.id AS a, p.ssn AS b FROM people p", {"b": SSN}),
+        ("SELECT p.id AS a, upper(p.mail) AS b FROM people p", {"b": "?"}),
+        ("SELECT p.city AS a, count(*) AS b FROM people p GROUP BY p.city", {}),
+        ("SELECT p.id AS a, p.city AS b FROM people p WHERE p.ssn ~~ 'x'", {}),
+        ("SELECT x.a, x.b FROM (SELECT ssn AS a, id AS b FROM people) x", {"a": "?", "b": "?"}),
+        ("SELECT id AS a, ssn AS b FROM people UNION SELECT id, mail FROM people",
+         {"a": "?", "b": "?"}),
+        ("SELECT a, b FROM people p(a, b, c, d)", {"a": "?", "b": "?"}),
+        ("SELECT p.id AS a, peek(p.id) AS b FROM people p", {"a": "?", "b": "?"}),
+        ("SELECT peek(1) AS a, 1 AS b", {"a": "?", "b": "?"}),
+        ("SELECT p.id AS a, p.* AS b FROM people p", {"a": "?", "b": "?"}),
+        ("SELECT p.id AS a, (SELECT q.ssn FROM people q) AS b FROM people p", {"b": "?"}),
+        ("SELECT p.id AS a, p AS b FROM people p", {"b": "?"}),
+        ("WITH q AS (SELECT ssn AS a FROM people) SELECT a, a AS b FROM q", {"a": "?", "b": "?"}),
+        ("not sql", {"a": "?", "b": "?"}),
+        ("SELECT o.x AS a, o.y AS b FROM other o", {}),
+    ],
+)  # fmt: skip
+def test_what_a_view_shows(definition: str, expected: dict[str, str]) -> None:
+    assert masks_of(definition, ["a", "b"]) == expected
+
+
+def test_a_view_of_a_view_is_followed() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["a"], (201, "w"): ["b"]},
+        views=((201, "SELECT v.a AS b FROM v"), (200, "SELECT p.ssn AS a FROM people p")),
+    )
+    assert lineage(knowledge, CLASSIFIED)[201]["b"].origin == SSN
+
+
+def test_children_and_parents_show_the_same_rows() -> None:
+    knowledge = known(
+        tables={(300, "child"): ["id", "ssn"], (301, "parent"): ["id", "ssn"]},
+        inherited=((300, 100), (300, 301)),
+    )
+    found = lineage(knowledge, CLASSIFIED)
+    assert found[300]["ssn"].origin == SSN
+    assert found[301]["ssn"].origin == SSN
+
+
+def test_a_generated_column_is_what_it_is_made_of() -> None:
+    knowledge = known(generated=((100, "city", "right(ssn, 4)"), (100, "id", "length('x')")))
+    found = lineage(knowledge, CLASSIFIED)[100]
+    assert found["city"].classification == "computed"
+    assert "id" not in found
+
+
+def test_who_sees_a_column_sees_what_is_it_and_not_what_is_computed() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["a", "b"]},
+        views=((200, "SELECT p.ssn AS a, upper(p.ssn) AS b FROM people p"),),
+    )
+    masks = lineage(knowledge, CLASSIFIED)
+    hidden = hidden_from(knowledge, masks, lambda mask: mask.origin == SSN)
+    assert hidden.protected["public", "people"].hidden == {"mail"}
+    assert hidden.protected["public", "v"].hidden == {"b"}
+    assert hidden.functions == {"upper"}
+    assert hidden.shadowing == {"peek"}
+
+
+def test_functions_of_the_targets_own_may_be_declared_harmless() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["a"]}, views=((200, "SELECT peek(p.id) AS a FROM people p"),)
+    )
+    masks = lineage(knowledge, CLASSIFIED, ["peek"])
+    assert 200 not in masks
+    hidden = hidden_from(knowledge, masks, lambda mask: False, ["peek"])
+    assert "peek" in hidden.functions
+    assert "peek" not in hidden.shadowing
