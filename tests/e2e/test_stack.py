@@ -112,8 +112,8 @@ def test_a_statement_is_in_the_history_within_seconds(stack: Stack, gateway: int
     [row] = until(found, SOON_S)
     assert set(row) == {
         "started_at", "actor", "groups", "agent", "client_ip", "application", "target",
-        "session_id", "statement_id", "prepared_id", "statement", "decision", "policies", "outcome", "error_code",
-        "rows", "bytes", "duration_ms", "gateway",
+        "session_id", "statement_id", "prepared_id", "statement", "decision", "policies", "outcome",
+        "error_code", "rows", "bytes", "duration_ms", "gateway",
     }  # fmt: skip
     assert row["statement"] == f"select '{marker}', count(*) from orders"
     assert (row["actor"], row["groups"], row["agent"]) == ("alice", ["support"], "")
