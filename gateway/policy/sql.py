@@ -44,7 +44,12 @@ _RESTORING: Final = re.compile(
 )
 _WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PASSWORD: Final = re.compile(r"passw\w*|pwd|secret|credential|identified\s+by", re.IGNORECASE)
-_CONNECTION: Final = re.compile(r"(?:password|pwd)\s*=|://[^/\s:@]*:[^/\s@]*@", re.IGNORECASE)
+_CONNECTION: Final = re.compile(
+    r"(?:password|pwd)\s*=|://[^/\s:@]*:[^/\s@]*@|\bpassword\s+e?'", re.IGNORECASE
+)
+# Functions whose arguments may be pieces of a connection string.
+_CONNECTING: Final = re.compile(r"dblink|postgres_fdw", re.IGNORECASE)
+_CONFIGURING: Final = re.compile(r"set_config", re.IGNORECASE)
 _QUOTE: Final = re.compile(r"['$]")
 _OPERATORS: Final = re.compile(r"[~!@#^&|`?+\-*/%<>=]{256,}")
 _STEPS: Final = 1_000_000_000
@@ -85,6 +90,8 @@ _CREDENTIALS: Final = frozenset(
         "alter_foreign_server",
         "create_subscription",
         "alter_subscription",
+        "create_foreign_table",
+        "import_foreign_schema",
     }
 )
 # They may change settings under which the target reads the next text. A function of the target's
@@ -213,7 +220,8 @@ def redact(text: str, kinds: frozenset[str]) -> str:
     """`text` with every string constant replaced where one of them may be a credential."""
     if UNPARSEABLE in kinds:
         return _cut(text) if _PASSWORD.search(text) or _CONNECTION.search(text) else text
-    if kinds & _CREDENTIALS or (not kinds <= _DATA and _PASSWORD.search(text)):
+    speaks = not kinds <= _DATA or _CONFIGURING.search(text)
+    if kinds & _CREDENTIALS or (speaks and _PASSWORD.search(text)) or _CONNECTING.search(text):
         return _without_constants(text, re.compile(""))
     if _CONNECTION.search(text):
         return _without_constants(text, _CONNECTION)

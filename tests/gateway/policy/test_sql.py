@@ -267,6 +267,13 @@ SECRET = "hunter2"
         f"select dblink_connect('host=h password={SECRET}')",
         f"select * from dblink('postgres://u:{SECRET}@h/d', 'select 1') as t(a int)",
         f"set my.password = '{SECRET}'",
+        f"select set_config('my.password', '{SECRET}', false)",
+        f"select dblink_connect('host=h passw' || 'ord={SECRET}')",
+        f"select dblink_connect(format('host=h password=%s', '{SECRET}'))",
+        f"select dblink_exec('host=h', 'alter role r password ''{SECRET}''')",
+        f"select run('alter role r password ''{SECRET}''')",
+        f"select * from dblink($$host=h password='{SECRET}'$$, 'x') as t(a int)",
+        f"import foreign schema a from server s into b options (x '{SECRET}')",
         # What does not parse.
         f"alter role r password '{SECRET}",
         f"alter role r password $${SECRET}",
