@@ -38,8 +38,6 @@ from gateway.policy.sql import Statement
 from gateway.policy.work import UNSURE, Source, Work
 
 _MOST_NESTED: Final = 24
-_SHAPE: Final = re.compile(r"[A-Za-z0-9_\s.,()=<>*+;-]*")
-_NUMBER: Final = re.compile(r"(?<![\w.])[0-9]+(?![\w.])")
 _FUNCTION_CALL: Final = re.compile(r"FUNCTION CALL ([0-9]+)")
 _LONGEST: Final = 64 * 1024
 _TOO_DEEP: Final = "it is nested too deeply"
@@ -84,7 +82,7 @@ class Resolver:
             return NONE
         if statement.error:
             return UNKNOWN
-        shape = _shape(statement.text)
+        shape = sql.shape(statement.text)
         if shape is not None:
             known = self._shapes.get((shape, meaning))
             if known is not None:
@@ -463,13 +461,6 @@ class Resolver:
     def _leave(self, what: str, oid: int) -> None:
         self._open.discard((what, oid))
         self._depth -= 1
-
-
-def _shape(text: str) -> str | None:
-    """The text without its numbers, where nothing else in it can hold one."""
-    if len(text) > 4096 or _SHAPE.fullmatch(text) is None or "--" in text:
-        return None
-    return _NUMBER.sub("0", text)
 
 
 def _keep(

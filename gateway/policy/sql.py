@@ -374,13 +374,31 @@ def analyse(text: str) -> tuple[Statement, ...]:
         return (unparseable(text, "the statement is not understood"),)
 
 
+_SHAPE: Final = re.compile(r"[A-Za-z0-9_\s.,()=<>*+;-]*")
+_NUMBER: Final = re.compile(r"(?<![\w.])[0-9]+(?![\w.])")
+_LONGEST_SHAPE: Final = 4096
+
+
+def shape(text: str) -> str | None:
+    """The text without its numbers, where nothing else in it can hold one."""
+    if len(text) > _LONGEST_SHAPE or _SHAPE.fullmatch(text) is None or "--" in text:
+        return None
+    return _NUMBER.sub("0", text)
+
+
 class Analyser:
-    """`analyse`, remembering recent texts up to `max_bytes` of them."""
+    """`analyse`, remembering recent texts up to `max_bytes` of them.
+
+    Texts that differ in numbers alone are the same kinds of statements on the same relations, and
+    are parsed once.
+    """
 
     _LARGEST = 64 * 1024
+    _MOST_SHAPES = 2_000
 
     def __init__(self, max_bytes: int = 16 * 1024 * 1024) -> None:
         self._known: OrderedDict[str, tuple[Statement, ...]] = OrderedDict()
+        self._shapes: OrderedDict[str, Statement] = OrderedDict()
         self._bytes = 0
         self._max = max_bytes
 
@@ -388,7 +406,18 @@ class Analyser:
         known = self._known.get(text)
         if known is not None:
             return known
+        shaped = shape(text)
+        template = self._shapes.get(shaped) if shaped is not None else None
+        if template is not None:
+            return (msgspec.structs.replace(template, text=text, recorded=text),)
         statements = analyse(text)
+        if shaped is not None and len(statements) == 1:
+            (only,) = statements
+            if not only.error and only.text == only.recorded == text:
+                self._shapes[shaped] = only
+                if len(self._shapes) > self._MOST_SHAPES:
+                    self._shapes.popitem(last=False)
+                return statements
         if len(text) <= self._LARGEST:
             self._known[text] = statements
             self._bytes += self._cost(text, statements)
