@@ -75,37 +75,6 @@ def one(text: str) -> Statement:
         ("copy t from program 'x'", "copy_from", {"copy_from", "copy_program"}),
     ],
 )
-def test_texts_that_differ_in_numbers_are_parsed_once_and_keep_their_own() -> None:
-    analyser = Analyser()
-    (first,) = analyser("select a from t where b = 17 limit 5")
-    (second,) = analyser("select a from t where b = 4 limit 1000")
-    assert second.text == second.recorded == "select a from t where b = 4 limit 1000"
-    assert second == sql.analyse(second.text)[0]
-    assert (first.text, first.relations) == ("select a from t where b = 17 limit 5", ("t",))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "select a from t where b = '17'",
-        "select a -- 17\n from t",
-        'select a from "t 17"',
-        "select $1 from t",
-        "select $$17$$",
-        "select a /* 17 */ from t",
-        "select é from t",
-    ],
-)
-def test_where_numbers_may_stand_in_something_else_there_is_no_shape(text: str) -> None:
-    assert sql.shape(text) is None
-
-
-def test_numbers_that_are_parts_of_names_stay() -> None:
-    assert sql.shape("select t1.c2 from t1 where a_3 = 42 and x = 1.5") == (
-        "select t1.c2 from t1 where a_3 = 0 and x = 1.5"
-    )
-
-
 def test_kinds(text: str, kind: str, kinds: set[str]) -> None:
     assert (one(text).kind, one(text).kinds) == (kind, kinds)
 
@@ -486,3 +455,34 @@ def test_a_cursor_is_named(text: str, name: str, holds: bool) -> None:
 )
 def test_a_step_of_a_transaction(text: str, step: str, savepoint: str) -> None:
     assert (one(text).transaction, one(text).savepoint) == (step, savepoint)
+
+
+def test_texts_that_differ_in_numbers_are_parsed_once_and_keep_their_own() -> None:
+    analyser = Analyser()
+    (first,) = analyser("select a from t where b = 17 limit 5")
+    (second,) = analyser("select a from t where b = 4 limit 1000")
+    assert second.text == second.recorded == "select a from t where b = 4 limit 1000"
+    assert second == sql.analyse(second.text)[0]
+    assert (first.text, first.relations) == ("select a from t where b = 17 limit 5", ("t",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select a from t where b = '17'",
+        "select a -- 17\n from t",
+        'select a from "t 17"',
+        "select $1 from t",
+        "select $$17$$",
+        "select a /* 17 */ from t",
+        "select é from t",
+    ],
+)
+def test_where_numbers_may_stand_in_something_else_there_is_no_shape(text: str) -> None:
+    assert sql.shape(text) is None
+
+
+def test_numbers_that_are_parts_of_names_stay() -> None:
+    assert sql.shape("select t1.c2 from t1 where a_3 = 42 and x = 1.5") == (
+        "select t1.c2 from t1 where a_3 = 0 and x = 1.5"
+    )
