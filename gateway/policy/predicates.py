@@ -48,6 +48,7 @@ _EVERYTHING: Final = frozenset({"", "^", "$", "^.*$", ".*", "^.*", ".*$", "(.*)"
 _IGNORED: Final = frozenset({"location", "rexpr_list_start", "rexpr_list_end"})
 _LIMITS: Final = 2**31
 _MOST_DEPTH: Final = 60
+_MOST_PAIRS: Final = 4096
 
 
 def same(left: Any, right: Any) -> bool:
@@ -95,15 +96,21 @@ def _value(const: dict[str, Any]) -> Any:
 
 
 class Predicates:
-    """Judges conditions of one query. `columns` says what a ColumnRef means there.
+    """Judges conditions of one query. `columns` says what a ColumnRef means there, `nullable`
+    whether it may be null, `returned` what a subquery returns; `target` is what is changed.
 
     `numbers` is set once a number decided anything: then a text with other numbers may differ.
     """
 
     def __init__(
-        self, columns: Columns, nullable: Callable[[dict[str, Any]], bool], target: str = ""
+        self,
+        columns: Columns,
+        nullable: Callable[[dict[str, Any]], bool],
+        returned: Columns,
+        target: str = "",
     ) -> None:
         self._columns = columns
+        self._returned = returned
         self._nullable = nullable
         self._target = target
         self.numbers = False
@@ -179,13 +186,26 @@ class Predicates:
 
     def _covers(self, arguments: list[dict[str, Any]]) -> bool:
         """Whether alternatives may together be true of everything: `a > 1 or a <= 1`."""
-        for index, one in enumerate(arguments):
-            for other in arguments[index + 1 :]:
+        # Of values that a column equals there is always one more.
+        odd = [one for one in arguments if not self._equals(one)]
+        if len(odd) * len(arguments) > _MOST_PAIRS:
+            return True
+        for index, one in enumerate(odd):
+            for other in [*odd[index + 1 :], *(a for a in arguments if self._equals(a))]:
                 if same(_inner_not(one), other) or same(one, _inner_not(other)):
                     return True
                 if self._overlap(one, other):
                     return True
         return False
+
+    def _equals(self, one: dict[str, Any]) -> bool:
+        expression = one.get("A_Expr")
+        return (
+            expression is not None
+            and _operator(expression) == "="
+            and constant(expression.get("rexpr"))[0]
+            and "ColumnRef" in expression.get("lexpr", {})
+        )
 
     def _overlap(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
         if "NullTest" in one and "NullTest" in other:
@@ -277,7 +297,8 @@ class Predicates:
         if kind == "EXISTS_SUBLINK":
             return Truth.REAL if restricted and self._correlated(inner) else Truth.OPAQUE
         if kind == "ANY_SUBLINK":
-            if not self._columns_in(value.get("testexpr")):
+            tested = self._columns_in(value.get("testexpr"))
+            if not tested or set(tested) & set(self._returned(value)):
                 return Truth.OPAQUE
             values = inner.get("valuesLists")
             if values is not None:
@@ -396,9 +417,11 @@ class Predicates:
             if isinstance(one, list):
                 ahead += one
             elif isinstance(one, dict):
-                reference = one.get("ColumnRef")
+                reference, query = one.get("ColumnRef"), one.get("SubLink")
                 if reference is not None:
                     found += self._columns(reference)
+                elif query is not None:
+                    found += self._returned(query)
                 else:
                     ahead += one.values()
         return tuple(found)

@@ -53,14 +53,17 @@ class Resolver:
     def __init__(self, snapshot: Snapshot, remembered: int = 20_000) -> None:
         self.snapshot = snapshot
         self._remembered = remembered
-        self._known: OrderedDict[tuple[str, SessionNames], Facts] = OrderedDict()
-        self._shapes: OrderedDict[tuple[str, SessionNames], Facts] = OrderedDict()
+        self._known = _Recent(remembered)
+        self._shapes = _Recent(remembered)
         self._interned: dict[tuple[object, ...], Facts] = {}
         self._combined: dict[tuple[Facts, Facts | None], Facts] = {}
         self._sources: dict[tuple[int, bool], Source] = {}
         self._bodies: dict[int, Work] = {}
         self._effects: dict[tuple[int, str], Work] = {}
+        # What is being looked into, and of that what was come to again: until that is done, what
+        # lies between is not known in full.
         self._open: set[tuple[str, int]] = set()
+        self._again: set[tuple[str, int]] = set()
         self._depth = 0
 
     def __call__(
@@ -89,9 +92,9 @@ class Resolver:
                 return known
         facts, numbers = self._analyse(statement, meaning)
         if shape is not None and not numbers:
-            _keep(self._shapes, (shape, meaning), facts, self._remembered)
+            self._shapes.keep((shape, meaning), facts)
         elif len(statement.text) <= _LONGEST:
-            _keep(self._known, key, facts, self._remembered)
+            self._known.keep(key, facts)
         return facts
 
     def _executing(self, outer: Facts, ran: Facts | None) -> Facts:
@@ -126,9 +129,17 @@ class Resolver:
         elif statement.kind == sql.FUNCTION_CALL and call is not None:
             self._call_by_oid(int(call.group(1)), work, meaning)
         else:
-            self.read_text(statement.text, work, meaning)
+            self._read_whole(statement.text, work, meaning)
         work.kinds |= statement.kinds
         return self.finished(work), work.numbers
+
+    def _read_whole(self, text: str, work: Work, meaning: SessionNames) -> None:
+        try:
+            self.read_text(text, work, meaning)
+        except Exception as error:
+            # A tree of a shape nobody thought of: not understood, whatever was found of it.
+            work.unknown.add(f"the statement ({type(error).__name__})")
+            work.unsettles = work.opaque = True
 
     def _call_by_oid(self, oid: int, work: Work, meaning: SessionNames) -> None:
         called = self.snapshot.functions.get(oid)
@@ -147,7 +158,9 @@ class Resolver:
         self._depth += 1
         try:
             tree = parser.parse_sql_json(text)
-            work.kinds |= sql.kinds_of(tree)
+            if self._depth > 1:
+                # The statement's own are known.
+                work.kinds |= sql.kinds_of(tree)
             document = orjson.loads(tree)
             for statement in document.get("stmts", []):
                 reader = Reader(self, work, meaning)
@@ -263,6 +276,13 @@ class Resolver:
 
     # --- what relations are made of ---
 
+    def family(self, relation: Relation, inherited: bool = True) -> set[str]:
+        """It, what it is a part of, and its parts where they are meant."""
+        family = {relation.full, *(one.full for one in self.snapshot.ancestors(relation))}
+        if inherited:
+            family |= {one.full for one in self.snapshot.descendants(relation)}
+        return family
+
     def source(self, relation: Relation, inherited: bool = True) -> Source:
         """What reading `relation` reads."""
         if not relation.oid:
@@ -335,7 +355,8 @@ class Resolver:
             self._read_body(function, work)
         finally:
             self._leave("function", function.oid)
-        self._bodies[function.oid] = work
+        if not self._again:
+            self._bodies[function.oid] = work
         return work
 
     def _read_body(self, function: Function, work: Work) -> None:
@@ -412,13 +433,14 @@ class Resolver:
             if relation.is_view:
                 source = self.source(relation)
                 for base in source.bases:
-                    work.writes.add(base.full)
+                    work.writes |= self.family(base)
                     work.add(self.writing(base, event))
             for descendant in self.snapshot.descendants(relation):
                 work.add(self.writing(descendant, event))
         finally:
             self._leave(event, relation.oid)
-        self._effects[key] = work
+        if not self._again:
+            self._effects[key] = work
         return work
 
     def _pass_on(self, relation: Relation, event: str, work: Work) -> None:
@@ -428,7 +450,7 @@ class Resolver:
             acts = event == "TRUNCATE" or (event in ("DELETE", "UPDATE") and does in "cnd")
             if not acts or referring is None:
                 continue
-            work.writes.add(referring.full)
+            work.writes |= self.family(referring)
             passed = "DELETE" if event == "DELETE" and does == "c" else "UPDATE"
             work.add(self.writing(referring, "TRUNCATE" if event == "TRUNCATE" else passed))
 
@@ -453,6 +475,7 @@ class Resolver:
         if (what, oid) in self._open or self._depth >= _MOST_NESTED:
             if not quietly or self._depth >= _MOST_NESTED:
                 work.unknown.add(_TOO_DEEP)
+            self._again.add((what, oid))
             return False
         self._open.add((what, oid))
         self._depth += 1
@@ -460,15 +483,25 @@ class Resolver:
 
     def _leave(self, what: str, oid: int) -> None:
         self._open.discard((what, oid))
+        self._again.discard((what, oid))
         self._depth -= 1
 
 
-def _keep(
-    known: OrderedDict[tuple[str, SessionNames], Facts],
-    key: tuple[str, SessionNames],
-    facts: Facts,
-    most: int,
-) -> None:
-    known[key] = facts
-    if len(known) > most:
-        known.popitem(last=False)
+class _Recent:
+    """Facts by text, of so many statements and so many characters at most."""
+
+    _CHARACTERS: Final = 16 * 1024 * 1024
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._facts: OrderedDict[tuple[str, SessionNames], Facts] = OrderedDict()
+        self._characters = 0
+        self.get = self._facts.get
+
+    def keep(self, key: tuple[str, SessionNames], facts: Facts) -> None:
+        """Remember."""
+        self._facts[key] = facts
+        self._characters += len(key[0])
+        while len(self._facts) > self._most or self._characters > self._CHARACTERS:
+            oldest, _ = self._facts.popitem(last=False)
+            self._characters -= len(oldest[0])

@@ -40,6 +40,8 @@ class Expressions:
         # Whether the last query read has a WHERE that restricts it.
         self._where = False
         self.lenient = False
+        # What each subquery in an expression returns, by its node's identity.
+        self._sublinks: dict[int, list[str]] = {}
 
     @abstractmethod
     def select(self, value: dict[str, Any], outer: Scope, judged: bool = False) -> list[Output]:
@@ -140,9 +142,10 @@ class Expressions:
         top, self.is_top = self.is_top, False
         bases, self.bases = self.bases, None
         if query is not None:
-            for output in self.select(query, scope):
-                if not self._in_output:
-                    self.elsewhere.update(output.origins)
+            outputs = self.select(query, scope)
+            self._sublinks[id(value)] = [o for output in outputs for o in output.origins]
+            if not self._in_output:
+                self.elsewhere.update(self._sublinks[id(value)])
         else:
             stack.append(value.get("subselect", {}))
         self.is_top, self.bases = top, bases
@@ -287,7 +290,10 @@ class Expressions:
             found = look_up(names, star, scope)
             return star or not any(names[-1] in item.not_null for item in found.items)
 
-        judge = Predicates(columns, nullable, target)
+        def returned(sublink: dict[str, Any]) -> tuple[Key, ...]:
+            return tuple((origin, "") for origin in self._sublinks.get(id(sublink), ()))
+
+        judge = Predicates(columns, nullable, returned, target)
         result = judge.restricts(where)
         self._work.numbers = self._work.numbers or judge.numbers
         return result
@@ -327,10 +333,7 @@ class Expressions:
 
     def _writes(self, relation: Relation, event: str, inherited: bool = True) -> None:
         work = self._work
-        work.writes.add(relation.full)
-        work.writes |= {one.full for one in self._snapshot.ancestors(relation)}
-        if inherited:
-            work.writes |= {one.full for one in self._snapshot.descendants(relation)}
+        work.writes |= self._resolver.family(relation, inherited)
         if relation.full == "pg_catalog.pg_settings":
             work.unsettles = True
         if event:

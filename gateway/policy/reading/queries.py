@@ -44,7 +44,10 @@ class Queries(Expressions):
             self.walk(where, scope)
         values = value.get("valuesLists")
         if values is not None:
-            self.walk(values, scope)
+            # Constants name nothing, and there may be hundreds of thousands of them.
+            for entry in values:
+                items = entry.get("List", {}).get("items", ())
+                self.walk([item for item in items if "A_Const" not in item], scope)
             row = values[0].get("List", {}).get("items", ()) if values else ()
             outputs = [Output(f"column{n}", (), False) for n in range(1, len(row) + 1)]
         for key in (

@@ -62,7 +62,8 @@ def routine(oid: int, full: str, least: int = 0, most: int | None = None, **more
     if body is not None:
         more.setdefault("language", "plpgsql")
         arguments = ", ".join("int" for _ in range(least))
-        more["definition"] = _PL.format(f"{full}({arguments}) returns void", body)
+        returns = more.pop("returns", "void")
+        more["definition"] = _PL.format(f"{full}({arguments}) returns {returns}", body)
     return full_function(
         Function(oid, schema, name, least=least, most=least if most is None else most, **more)
     )
@@ -112,7 +113,7 @@ FUNCTIONS = [
                        "as $$ select person from hr.payroll $$"),
     routine(202, "public.dynamic", 1, body="execute 'delete from hr.payroll';"),
     routine(203, "public.log_change", 0,
-            body="insert into hr.payroll values (new.id); return new;"),
+            returns="trigger", body="insert into hr.payroll values (new.id); return new;"),
     routine(204, "public.in_python", 0, language="plpython3u"),
     routine(205, "public.compares", 2, language="sql",
             definition="create function public.compares(text, text) returns bool language sql "
@@ -125,7 +126,7 @@ FUNCTIONS = [
     routine(209, "public.dblink", 1, 4, language="c"),
     routine(210, "public.crosstab", 1, 2, language="c"),
     routine(211, "public.totals", 1, language="internal", calls=(200,)),
-    routine(212, "public.md5", 1, body="delete from hr.payroll; return 1;"),
+    routine(212, "public.md5", 1, returns="int", body="delete from hr.payroll; return 1;"),
     routine(213, "public.dblink_connect", 1, 2, language="c"),
     routine(214, "public.xpath_table", 5, 5, language="c"),
 ]  # fmt: skip
