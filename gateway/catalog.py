@@ -304,6 +304,13 @@ class Catalog:
         self._fingerprint = fingerprint
 
 
+async def read(connection: Any) -> model.Snapshot:
+    """The catalog of a target, once, by an asyncpg connection of the gateway's role."""
+    version = await connection.fetchval(_FINGERPRINT)
+    rows, _ = await _rows(connection)
+    return model.build(rows, version)
+
+
 async def _rows(connection: Any) -> tuple[model.Rows, list[tuple[Any, ...]]]:
     """The whole catalog at one moment."""
     path = await connection.fetchval(_PATH)

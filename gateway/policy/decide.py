@@ -74,6 +74,7 @@ class _Mentions:
     """What a policy set speaks of, so that nothing else need be asked or told apart."""
 
     parts: frozenset[str]
+    schemas: frozenset[str]
     time: bool
     age: bool
 
@@ -289,8 +290,10 @@ class Policies:
             for name in sorted(facts.columns_read | facts.columns_written):
                 resources.append(asked.column(name))
                 contexts.append(_access(name, facts.columns_read, facts.columns_written))
-        if "Function" in self._mentions.parts:
-            for name in sorted(facts.functions):
+        every = "Function" in self._mentions.parts
+        for name in sorted(facts.functions):
+            # A rule about a schema is about its functions, too.
+            if every or asked.schema_of(name) in self._mentions.schemas:
                 resources.append(asked.function(name))
                 contexts.append(["execute"])
         return asked.ask(action, resources, context, contexts)
@@ -378,6 +381,10 @@ class _Asked:
         parts = parts_of(full)
         table = self.table(name_of(*parts[:-1]), "")
         return self._entity("Column", name_of(self._name, *parts), table)
+
+    def schema_of(self, full: str) -> str:
+        """The id of the schema that a function is in."""
+        return name_of(self._name, parts_of(full)[0])
 
     def function(self, full: str) -> dict[str, str]:
         """A function, in its schema."""
@@ -491,6 +498,7 @@ def _address(given: str) -> str:
 def _mentions(document: dict[str, Any]) -> _Mentions:
     """Read from Cedar's JSON form of the policies."""
     parts: set[str] = set()
+    schemas: set[str] = set()
     attributes: set[str] = set()
     everything = False
     ahead: list[Any] = [document.get("staticPolicies", {}), document.get("templates", {})]
@@ -504,6 +512,8 @@ def _mentions(document: dict[str, Any]) -> _Mentions:
         kind = one.get("type") or one.get("entity_type")
         if isinstance(kind, str) and kind in _PARTS:
             parts.add(kind)
+            if kind == "Schema":
+                schemas.add(str(one.get("id", "")))
         if one == _CONTEXT:
             # The whole of it is compared with something.
             everything = True
@@ -520,9 +530,10 @@ def _mentions(document: dict[str, Any]) -> _Mentions:
     if "access" in attributes:
         parts.add("Table")
     if everything:
-        return _Mentions(_PARTS, time=True, age=True)
+        return _Mentions(_PARTS, frozenset(schemas), time=True, age=True)
     return _Mentions(
         frozenset(parts),
+        frozenset(schemas),
         time=bool(attributes & {"time", "hour", "minute", "weekday"}),
         age="sign_in_age_s" in attributes,
     )
