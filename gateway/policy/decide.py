@@ -27,6 +27,7 @@ from gateway.machine import Decision, Request, Verdict
 from gateway.policy import schema, sql
 from gateway.policy.catalog import name_of, parts_of
 from gateway.policy.facts import RISKS, Facts
+from gateway.policy.scopes import Scopes
 
 NO_POLICY: Final = "no policy permits this"
 NOT_UNDERSTOOD: Final = "the statement is not fully understood"
@@ -113,7 +114,7 @@ class Policies:
         self.digest = digest.hexdigest()
         whole = "\n".join(texts)
         try:
-            self._set = cedarpy.PolicySet.from_str(whole)
+            parsed = cedarpy.PolicySet.from_str(whole)
             document = json.loads(cedarpy.policies_to_json_str(whole))
         except ValueError as error:
             raise PolicyError(str(error)) from None
@@ -133,6 +134,7 @@ class Policies:
                 notes.get("unknown") == "permitted",
             )
         self._mentions = _mentions(document)
+        self.scopes = Scopes(parsed, document)
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
 
     def connect(
@@ -314,11 +316,6 @@ class Policies:
             Verdict.DENY, names, reason or f"forbidden by {', '.join(names)}", hint or _ASK
         )
 
-    @property
-    def parsed(self) -> Any:
-        """Cedar's own set."""
-        return self._set
-
 
 class _Asked:
     """Who asks, from where: what is the same for every resource of one question."""
@@ -331,7 +328,6 @@ class _Asked:
         application: str,
         moment: Moment,
     ) -> None:
-        self._policies = policies
         self._name = target
         groups = [{"type": "Group", "id": group} for group in principal.groups]
         about = {
@@ -362,6 +358,10 @@ class _Asked:
         if age is not None:
             self._context["sign_in_age_s"] = age
         self._added: set[tuple[str, str]] = set()
+        uids = [self._principal, *(entity["uid"] for entity in self._entities)]
+        self._set = policies.scopes.concerning(
+            frozenset((uid["type"], uid["id"]) for uid in uids), target
+        )
 
     def target(self) -> dict[str, str]:
         """The target as a resource."""
@@ -426,7 +426,7 @@ class _Asked:
         ]
         if not requests:
             return []
-        results = cedarpy.is_authorized_batch(requests, self._policies.parsed, self._entities)
+        results = cedarpy.is_authorized_batch(requests, self._set, self._entities)
         return [_answer(result) for result in results]
 
 
