@@ -21,7 +21,6 @@ HOT = [
     "schemas/sealing.py",
     "schemas/statements.py",
     "gateway/driver.py",
-    "gateway/masking/pump.py",
     "gateway/policy/sql.py",
     "gateway/recorder.py",
     "gateway/protocols/postgres/answering.py",
@@ -39,9 +38,11 @@ def extensions() -> list[Any]:
     """Extension modules to build; none unless GATEBOOK_COMPILE=1."""
     if os.environ.get("GATEBOOK_COMPILE") != "1":
         return []
+    from Cython.Build import cythonize
     from mypyc.build import mypycify
 
-    return list(mypycify(HOT, opt_level="3", debug_level="0"))
+    rows = cythonize(["gateway/masking/_rows.pyx"], build_dir="build/cython", quiet=True)
+    return [*mypycify(HOT, opt_level="3", debug_level="0"), *rows]
 
 
 setup(ext_modules=extensions())
