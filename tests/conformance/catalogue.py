@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tests.conformance import golang, orms, suites
+from tests.conformance import golang, orms, rust, suites
 from tests.conformance.suites import Suite
 
-ALL: Final[Mapping[str, Suite]] = {**suites.ALL, **orms.ALL, **golang.ALL}
+ALL: Final[Mapping[str, Suite]] = {**suites.ALL, **orms.ALL, **golang.ALL, **rust.ALL}

@@ -196,7 +196,12 @@ class PostgresMachine:
         if target.ready:
             elapsed = now_ns - self._startup.started_ns
             opened: tuple[Fact, ...] = (
-                self._startup.outcome("completed", "", elapsed),
+                self._startup.outcome(
+                    "completed",
+                    "",
+                    elapsed,
+                    tuple(wire.fields(notice[5:]) for notice in target.notices),
+                ),
                 Opened(
                     f"postgres/3.{self._startup.minor}",
                     self._startup.user,
@@ -216,6 +221,7 @@ class PostgresMachine:
         return b"".join(
             (
                 message(b"R", bytes(4)),
+                *target.notices,
                 statuses,
                 message(b"K", struct.pack(">I", process_id) + secret),
                 message(b"Z", b"I"),

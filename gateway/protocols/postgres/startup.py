@@ -325,9 +325,15 @@ class Startup:
             commands.insert(0, Record(0, facts))
         return [*commands, Close(drain=bool(words))]
 
-    def outcome(self, outcome: str, sqlstate: str, duration_ns: int) -> Outcome:
+    def outcome(
+        self,
+        outcome: str,
+        sqlstate: str,
+        duration_ns: int,
+        notices: tuple[dict[str, str], ...] = (),
+    ) -> Outcome:
         """How the `connect` request ended."""
-        return Outcome(self.statement_id, outcome, "", sqlstate, 0, 0, duration_ns, {}, ())
+        return Outcome(self.statement_id, outcome, "", sqlstate, 0, 0, duration_ns, {}, notices)
 
 
 # How strings are read (standard_conforming_strings) is not among them: the target reports it before

@@ -13,6 +13,8 @@ from gateway.protocols.postgres.wire import ProtocolViolation, Reader, Splitter,
 
 _ALLOWED: Final = b"RSKZENv"
 _LARGEST: Final = 64 * 1024
+# They are recorded in one event, which must fit in one record.
+_NOTICES: Final = 20
 # Texts the server reports back unchanged and that cannot change what SQL means or who runs it.
 _KEPT: Final = frozenset({"database", "user"})
 
@@ -72,7 +74,9 @@ class TargetRefused(Exception):
 
 
 class Upstream:
-    """One sign-in. `ready` once ReadyForQuery came; then `statuses` and `key` are the server's."""
+    """One sign-in. `ready` once ReadyForQuery came; then `statuses` and `key` are the server's, and
+    `notices` what it says of the client's start-up settings, or to whoever signs in.
+    """
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class Upstream:
         self._proven = True
         self.ready = False
         self.statuses: dict[str, str] = {}
+        self.notices: list[bytes] = []
         self.key: tuple[int, bytes] = (0, b"")
 
     def start(self) -> bytes:
@@ -116,6 +121,10 @@ class Upstream:
             case "S":
                 name, value = reader.cstring(), reader.cstring()
                 self.statuses[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+            case "N" if self._authenticated and len(self.notices) < _NOTICES:
+                sqlstate = wire.fields(whole[5:]).get("C", "")
+                if sqlstate == "00000" or _about_settings(sqlstate):
+                    self.notices.append(whole)
             case "K":
                 self.key = (reader.uint32(), whole[9:])
             case "Z":

@@ -6,11 +6,11 @@ import struct
 
 import pytest
 
-from gateway.machine import Close, Command, Send, TargetConnected
+from gateway.machine import Close, Command, Outcome, Send, TargetConnected
 from gateway.protocols.postgres.scram import Client, ScramError
 from gateway.protocols.postgres.upstream import Credential, TargetRefused, Upstream, with_person
 from tests.gateway.protocols.postgres import messages as pg
-from tests.gateway.protocols.postgres.dialogue import CLIENT, TARGET, outcomes, sent
+from tests.gateway.protocols.postgres.dialogue import CLIENT, TARGET, facts, outcomes, sent
 from tests.gateway.protocols.postgres.scram_server import ScramServer
 from tests.gateway.protocols.postgres.test_startup import connecting, failed
 
@@ -222,7 +222,7 @@ def test_a_refused_sign_in_says_nothing_of_our_role(code: str, told: str) -> Non
 @pytest.mark.parametrize("code", ["42704", "22023", "42601"])
 def test_what_the_target_says_of_a_start_up_setting_is_passed_on(code: str) -> None:
     words = pg.error(code, 'unrecognized configuration parameter "x"', "FATAL")
-    commands = refusal(pg.message("R", bytes(4)) + words)
+    commands = refusal(pg.AUTH_OK + words)
     assert outcomes(commands) == [(1, "failed", code)]
     assert sent(commands, CLIENT) == words
     assert commands[-1] == Close(drain=True)
@@ -232,13 +232,41 @@ def test_what_the_target_says_of_a_start_up_setting_is_passed_on(code: str) -> N
     "answer",
     [
         pg.error("42704", "who knows what an impostor says", "FATAL"),
-        pg.message("R", bytes(4)) + pg.error("42501", 'permission denied for role "gate"', "FATAL"),
-        pg.message("R", bytes(4)) + pg.error("XX000", "internal", "FATAL"),
+        pg.AUTH_OK + pg.error("42501", 'permission denied for role "gate"', "FATAL"),
+        pg.AUTH_OK + pg.error("XX000", "internal", "FATAL"),
     ],
 )
 def test_nothing_else_is(answer: bytes) -> None:
     commands = refusal(answer)
     assert failed(commands) == ("08004", 'target "shop" refused the gateway')
+
+
+def test_what_the_target_notices_at_the_start_is_recorded_and_passed_on() -> None:
+    told = pg.notice("identifier will be truncated", "42622") + pg.notice("hello", "00000")
+    talk = connecting()
+    talk.handle(TargetConnected())
+    commands = talk.target(
+        pg.notice("who knows who says so", "00000")
+        + pg.AUTH_OK
+        + told
+        + pg.notice("the password of gate expires", "01000")
+        + pg.key(4711, b"abcd")
+        + pg.message("Z", b"I")
+    )
+    [outcome] = [fact for fact in facts(commands) if isinstance(fact, Outcome)]
+    assert [notice["M"] for notice in outcome.notices] == ["identifier will be truncated", "hello"]
+    assert sent(commands, CLIENT) == b""
+    welcome = sent(talk.record(commands), CLIENT)
+    assert welcome.startswith(pg.AUTH_OK + told)
+    assert b"gate expires" not in welcome and b"who" not in welcome
+
+
+def test_notices_at_the_start_have_a_bound() -> None:
+    client = upstream()
+    client.feed(pg.AUTH_OK)
+    for _ in range(300):
+        client.feed(pg.notice("n" * 50_000, "00000"))
+    assert len(client.notices) == 20
 
 
 def test_an_impostor_gets_no_password() -> None:
