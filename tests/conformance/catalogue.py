@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tests.conformance import golang, orms, rust, suites
+from tests.conformance import golang, node, orms, rust, suites
 from tests.conformance.suites import Suite
 
-ALL: Final[Mapping[str, Suite]] = {**suites.ALL, **orms.ALL, **golang.ALL, **rust.ALL}
+ALL: Final[Mapping[str, Suite]] = {
+    **suites.ALL,
+    **orms.ALL,
+    **golang.ALL,
+    **rust.ALL,
+    **node.ALL,
+}

@@ -26,10 +26,13 @@ SUITE_TIMEOUT_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one test ended. `kind` is passed, skipped, or failed with a word about how."""
+    """How one test ended. `kind` is passed, skipped, or failed with a word about how; `said` is
+    what it saw, where it tells.
+    """
 
     kind: str
     text: str = field(default="", compare=False)
+    said: str = ""
 
     @property
     def failed(self) -> bool:
