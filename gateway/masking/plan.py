@@ -21,6 +21,7 @@ from gateway.masking import allowed, sqlmask
 from gateway.masking.hidden import Hidden, Relation
 from gateway.masking.tree import STAR, Reading, Reference, read, strings
 
+_SYSTEM: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _DOT: Final = "ASCII_46"
 _ASTERISK: Final = "ASCII_42"
 
@@ -118,6 +119,33 @@ def plan(text: str, hidden: Hidden, own: frozenset[str] = frozenset()) -> Plan:
         return Plan("refuse", "the statement is not understood")
 
 
+class _Names:
+    """What the first part of a column reference may be, anywhere in the statement."""
+
+    def __init__(self, reading: Reading, protected: list[tuple[Reference, Relation]]) -> None:
+        self._reading = reading
+        self._columns: dict[str, set[str]] = {}
+        for reference, relation in protected:
+            columns = self._columns.setdefault(reference.alias or reference.name, set())
+            columns.update(column.name for column in relation.columns)
+        called = {reference.alias or reference.name for reference in reading.references}
+        # A subquery or CTE with something hidden in it mentions that itself.
+        self._others = (called | reading.derived) - self._columns.keys() - reading.joins
+
+    def elsewhere(self, path: tuple[str, ...]) -> bool:
+        """Whether it is of something that is not protected."""
+        return len(path) > 1 and path[-2] in self._others
+
+    def whole(self, path: tuple[str, ...]) -> bool:
+        """Whether it may be a whole row: `c`, `j.x` of a join, or `c.f`, which may be f(c)."""
+        if len(path) == 1:
+            return path[0] in self._reading.aliases
+        columns = self._columns.get(path[-2])
+        if columns is None:
+            return path[-2] in self._reading.joins or not path[-2]
+        return path[-1] not in columns and path[-1] not in _SYSTEM
+
+
 class _Planner:
     """One statement's planning. `_mentioned` gathers hidden columns for people."""
 
@@ -186,7 +214,7 @@ class _Planner:
         hidden = frozenset().union(*(relation.hidden for _, relation in protected))
         probes, refused_equalities = self._probes(reading, protected)
         reading.columns += refused_equalities
-        inner = self._mentions(reading, hidden)
+        inner = self._mentions(reading, protected, hidden)
         if any(reference.renames for reference, _ in protected):
             # Its columns go by other names.
             inner = hidden
@@ -302,30 +330,32 @@ class _Planner:
         return tuple(sorted(probes)), others
 
     @staticmethod
-    def _mentions(reading: Reading, hidden: frozenset[str]) -> frozenset[str]:
+    def _mentions(
+        reading: Reading, protected: list[tuple[Reference, Relation]], hidden: frozenset[str]
+    ) -> frozenset[str]:
         """Hidden names that stand anywhere but as an output of the outermost query."""
-        found: set[str] = set()
-        whole = STAR in {path[-1] for path in reading.columns} or reading.natural
+        names = _Names(reading, protected)
+        found: set[str] = set(reading.merged & hidden)
+        whole = reading.natural
         for path in reading.columns:
+            if names.elsewhere(path):
+                continue
             if path[-1] in hidden:
                 found.add(path[-1])
-            elif path[-1] in reading.aliases:
-                whole = True
+            else:
+                whole |= path[-1] == STAR or names.whole(path)
         for _, path, _ in reading.outputs:
-            # Under this name it may be a whole row.
-            whole |= path[-1] in reading.aliases
-        found |= reading.merged & hidden
+            whole |= path[-1] != STAR and not names.elsewhere(path) and names.whole(path)
         return hidden if whole else frozenset(found)
 
     @staticmethod
     def _outputs(reading: Reading, protected: list[tuple[Reference, Relation]]) -> frozenset[str]:
         """Hidden names among the outputs of the outermost query."""
+        names = _Names(reading, protected)
         hidden = {name for _, relation in protected for name in relation.hidden}
-        secret = {reference.alias or reference.name for reference, _ in protected}
-        others = {reference.alias or reference.name for reference in reading.references} - secret
         found: set[str] = set()
         for _, path, _ in reading.outputs:
-            if path[-1] == STAR and not (len(path) == 2 and path[0] in others):
+            if path[-1] == STAR and not names.elsewhere(path):
                 return frozenset(hidden)
             found.add(path[-1])
         return frozenset(found & hidden)

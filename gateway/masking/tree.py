@@ -48,10 +48,13 @@ class Reference:
 
 @dataclass(slots=True)
 class Reading:
-    """What a statement's tree says. `columns` are the column references that are not outputs of
-    the outermost query; `outputs` are those that are: place, name, alias. `equalities` are columns
-    that the outermost WHERE compares with a constant. `settings` are what set_config is called
-    for, empty where that is no constant.
+    """What a statement's tree says.
+
+    `columns` are the column references that are not outputs of the outermost query, `outputs` those
+    that are: place, name, alias. `equalities` are columns that the outermost WHERE compares with a
+    constant. `settings` are what set_config is called for, empty where that is no constant. Of the
+    `aliases` of all that is in FROM, `derived` are those of subqueries, CTEs and functions, `joins`
+    those of joins.
     """
 
     references: list[Reference] = field(default_factory=list)
@@ -63,6 +66,8 @@ class Reading:
     settings: list[str] = field(default_factory=list)
     merged: set[str] = field(default_factory=set)
     aliases: set[str] = field(default_factory=set)
+    derived: set[str] = field(default_factory=set)
+    joins: set[str] = field(default_factory=set)
     natural: bool = False
     nested_writes: bool = False
     unknown: str = ""
@@ -218,6 +223,8 @@ class _Reader:
             alias = value.get(key) or {}
             if alias.get("aliasname"):
                 self._reading.aliases.add(alias["aliasname"])
+                kind = self._reading.joins if "larg" in value else self._reading.derived
+                kind.add(alias["aliasname"])
             # A join's columns go by other names.
             self._reading.natural |= "larg" in value and bool(alias.get("colnames"))
 
@@ -234,6 +241,7 @@ class _Reader:
             self.stack.append((cte["ctequery"], seen))
             before.add(cte["ctename"])
             self._reading.aliases.add(cte["ctename"])
+            self._reading.derived.add(cte["ctename"])
             for clause_name in ("search_clause", "cycle_clause"):
                 if clause_name in cte:
                     self._reading.unknown = self._reading.unknown or clause_name
@@ -268,6 +276,7 @@ class _Reader:
         alias = value.get("alias") or {}
         self._reading.aliases.add(alias.get("aliasname") or name)
         if not schema and name in env:
+            self._reading.derived.add(alias.get("aliasname") or name)
             return
         self._reading.references.append(
             Reference(
