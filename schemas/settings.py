@@ -241,7 +241,9 @@ class ClickHouseSink(_Section):
     username: str = Field("default", description="User at that server.")
     password: SecretRef | None = Field(None, description="Its password, by reference.")
     path: Path = Field(Path(".gatebook/clickhouse"), description="Folder of embedded chDB.")
-    database: str = Field("audit", description="Database of the history.")
+    database: str = Field(
+        "audit", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Database of the history."
+    )
     group_id: str = Field("gatebook-clickhouse", description="Consumer group.")
     batch_rows: int = Field(10_000, ge=1, description="Rows of one insert at most.")
     linger_s: float = Field(0.25, ge=0, description="How long a batch may wait for more rows.")
@@ -251,6 +253,11 @@ class ClickHouseSink(_Section):
     http_port: int = Field(8123, ge=0, le=65535, description="Its port; 0 takes a free one.")
     http_token: SecretRef | None = Field(
         None, description="Token its readers present, by reference."
+    )
+    vault_token: SecretRef | None = Field(
+        None,
+        description="Token of those who read the vault's sealed originals, too; it must not be "
+        "`http_token`. By reference.",
     )
     query_timeout_s: float = Field(60.0, gt=0, description="Longest a reader's query may run.")
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /healthz.")

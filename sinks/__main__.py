@@ -15,16 +15,17 @@ import structlog
 import uvloop
 
 from schemas.settings import Settings, SettingsError, load
-from schemas.topics import MASKED
+from schemas.topics import EVENTS, KEYS, MASKED
 from sinks.carrier import Carrier
 from sinks.clickhouse import ClickHouse
 from sinks.kafka import options
 from sinks.metrics import Metrics
 from sinks.migrate import MigrationError
 from sinks.reader import NotLoopback, Reader
-from sinks.runner import Runner
+from sinks.runner import Runner, Sink
 from sinks.serve import Service, announce
 from sinks.store import StoreError
+from sinks.vault import Boxes, Wraps
 
 log = structlog.get_logger("sinks")
 
@@ -64,19 +65,16 @@ async def run_clickhouse(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         sink = await ClickHouse.open(chosen, MASKED, metrics)
         stack.push_async_callback(sink.close)
-        carrier = Carrier(
-            lambda: Runner(
-                sink,
-                metrics,
-                kafka=options(settings.kafka),
-                topic=MASKED,
-                group_id=chosen.group_id,
-                batch_rows=chosen.batch_rows,
-                linger_s=chosen.linger_s,
-                # The embedded engine's folder belongs to one process, and so do all partitions.
-                instance=None if chosen.url else chosen.group_id,
-            )
-        )
+        carriers = [
+            _carrier(settings, sink, metrics, MASKED, ""),
+            _carrier(settings, Boxes(sink), metrics.of("boxes"), EVENTS, "-boxes"),
+            _carrier(settings, Wraps(sink), metrics.of("wraps"), KEYS, "-wraps"),
+        ]
+
+        def stop() -> None:
+            for carrier in carriers:
+                carrier.stop()
+
         observed = Service(metrics.app(), chosen.metrics_host, chosen.metrics_port)
         services = [observed]
         http_url = chosen.url
@@ -94,16 +92,36 @@ async def run_clickhouse(settings: Settings) -> None:
                 {"http_url": http_url, "metrics_url": f"{observed.url}/metrics"},
             )
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, carrier.stop)
+            loop.add_signal_handler(number, stop)
         log.info("started", http_url=http_url, metrics_url=f"{observed.url}/metrics")
         async with asyncio.TaskGroup() as tasks:
             for service in services:
                 tasks.create_task(service.run())
             try:
-                await carrier.run()
+                async with asyncio.TaskGroup() as carrying:
+                    for carrier in carriers:
+                        carrying.create_task(carrier.run())
             finally:
                 for service in services:
                     service.stop()
+
+
+def _carrier(settings: Settings, sink: Sink, metrics: Metrics, topic: str, group: str) -> Carrier:
+    chosen = settings.clickhouse
+    group_id = chosen.group_id + group
+    return Carrier(
+        lambda: Runner(
+            sink,
+            metrics,
+            kafka=options(settings.kafka),
+            topic=topic,
+            group_id=group_id,
+            batch_rows=chosen.batch_rows,
+            linger_s=chosen.linger_s,
+            # The embedded engine's folder belongs to one process, and so do all partitions.
+            instance=None if chosen.url else group_id,
+        )
+    )
 
 
 def _log_json() -> None:

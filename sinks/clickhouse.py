@@ -27,7 +27,7 @@ class ClickHouse:
     """
 
     def __init__(self, store: Store, thread: ThreadPoolExecutor, topic: str, metrics: Metrics):
-        self._store = store
+        self.store = store
         self._thread = thread
         self._topic = topic
         self._metrics = metrics
@@ -46,20 +46,21 @@ class ClickHouse:
         """Learn which events of this partition are already stored. Raises SinkUnavailable."""
 
         def learn() -> None:
-            self._high_water[partition] = self._store.high_water(topic_id, partition)
+            self._high_water[partition] = self.store.high_water(topic_id, partition)
 
-        await self._call(learn)
+        await self.call(learn)
 
     async def write(self, batch: Range, topic_id: bytes, token: str) -> list[Poison]:
         """Insert a range; returns the records that cannot be decoded. Raises SinkUnavailable."""
-        return await self._call(lambda: self._write(batch, topic_id, token))
+        return await self.call(lambda: self._write(batch, topic_id, token))
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._store.close)
+        await loop.run_in_executor(self._thread, self.store.close)
         self._thread.shutdown()
 
-    async def _call(self, work: Callable[[], T]) -> T:
+    async def call(self, work: Callable[[], T]) -> T:
+        """`work` in the thread that has the engine. Raises SinkUnavailable."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except StoreUnavailable as error:
@@ -71,7 +72,7 @@ class ClickHouse:
         )
         rows, high_water = self._first_time(rows, batch, topic_id)
         if len(rows):
-            self._store.insert(table(rows, self._topic, topic_id, batch.partition), token)
+            self.store.insert(table(rows, self._topic, topic_id, batch.partition), token)
         self._high_water[batch.partition] = high_water
         return poison
 
@@ -94,7 +95,7 @@ class ClickHouse:
         if not suspects:
             return rows, high_water
         event_ids, times = rows.event_ids(), rows.times()
-        stored = self._store.existing(
+        stored = self.store.existing(
             [event_ids[position] for position in suspects],
             [times[position] for position in suspects],
             (topic_id, batch.partition, batch.first, batch.last),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -44,6 +45,12 @@ class Metrics:
             (_SINK,),
             registry=self._registry,
         )
+
+    def of(self, sink: str) -> Metrics:
+        """The same counters for another sink of the process; readiness is each sink's own."""
+        made = copy.copy(self)
+        made._sink, made._ready = sink, False
+        return made
 
     def written(self, partition: int, rows: int, replayed: bool) -> None:
         self._rows.labels(self._sink, partition).inc(rows)

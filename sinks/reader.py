@@ -22,7 +22,7 @@ import zlib
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import chdb
@@ -34,9 +34,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from schemas.settings import ClickHouseSink
+from schemas.settings import ClickHouseSink, SettingsError
 from sinks import guard, migrate, native
-from sinks.store import data_path, write_grants
+from sinks.store import VAULT, data_path, write_grants
 
 log = structlog.get_logger(__name__)
 
@@ -134,6 +134,8 @@ class Query:
     parameters: Mapping[str, str]
     settings: Mapping[str, str]
     query_id: str
+    vault: bool = False
+    """Whether rows of the vault are there for it."""
     revision: int = 0
     """Protocol revision of the client, which decides what the Native format looks like."""
 
@@ -147,6 +149,9 @@ class Reader:
         if settings.http_token is None:
             raise ValueError("a reader needs a token")
         self._token = settings.http_token.read().encode()
+        self._vault_token = settings.vault_token.read().encode() if settings.vault_token else b""
+        if hmac.compare_digest(self._token, self._vault_token):
+            raise SettingsError("clickhouse.vault_token must not be clickhouse.http_token")
         self._database = settings.database
         self._timeout_s = settings.query_timeout_s
         config = write_grants(settings.path, settings.database)
@@ -168,12 +173,13 @@ class Reader:
 
     async def _query(self, request: Request) -> Response:
         try:
-            if not self._authenticated(request):
+            vault = self._authenticated(request, self._vault_token)
+            if not vault and not self._authenticated(request, self._token):
                 raise QueryError(
                     _AUTHENTICATION_FAILED,
                     "Authentication failed: the password is the token of this endpoint",
                 )
-            query = await self._parsed(request)
+            query = replace(await self._parsed(request), vault=vault)
             if not query.sql.strip():
                 return PlainTextResponse("Ok.\n")
             return await self._answer(query, _encoding(request))
@@ -183,10 +189,10 @@ class Reader:
             log.error("reader failed", error=type(error).__name__)
             return _failure(QueryError(_STD_EXCEPTION, "The query could not be answered"))
 
-    def _authenticated(self, request: Request) -> bool:
+    def _authenticated(self, request: Request, token: bytes) -> bool:
         given = _credential(request)
         # Compared in constant time, also when there is none.
-        return hmac.compare_digest((given or "").encode(), self._token) and bool(given)
+        return hmac.compare_digest((given or "").encode(), token) and bool(given)
 
     async def _parsed(self, request: Request) -> Query:
         parameters = dict(request.query_params)
@@ -316,6 +322,7 @@ class Reader:
             "max_bytes_before_external_group_by": str(_SPILL_BYTES),
             "max_bytes_before_external_sort": str(_SPILL_BYTES),
             "max_bytes_before_external_join": str(_SPILL_BYTES),
+            "log_comment": VAULT if query.vault else "",
             "allow_ddl": "0",
             "allow_introspection_functions": "0",
             # Leave a core to the writer.

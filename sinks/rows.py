@@ -173,9 +173,14 @@ class Decoder:
         return decoded.context, values
 
 
+def storable(at: int) -> bool:
+    """Whether a time (microseconds) is one that DateTime64(6) can hold."""
+    return _FIRST_AT <= at <= _LAST_AT
+
+
 def _check(values: Values) -> None:
     """What Avro allows and our columns do not. Raises CodecError."""
-    if not _FIRST_AT <= values[_AT] <= _LAST_AT:
+    if not storable(values[_AT]):
         raise CodecError("the time is outside 1900 to 2299")
     for index in _COUNTS:
         if values[index] < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,11 @@ from schemas.settings import ClickHouseSink
 from sinks import migrate
 
 TABLE: Final = "audit_events"
+BOXES: Final = "vault_boxes"
+WRAPS: Final = "vault_wraps"
+
+VAULT: Final = "vault"
+"""The `log_comment` of a connection that sees rows of the vault (`write_grants`)."""
 
 _TRANSIENT: Final = frozenset(
     {
@@ -85,9 +90,14 @@ def _translated() -> Iterator[None]:
 class Store:
     """The history's tables."""
 
-    def __init__(self, client: Any, database: str) -> None:
+    def __init__(self, client: Any, database: str, eraser: Any = None) -> None:
+        """`eraser` is a client that may delete wraps, where `client` itself may not."""
         self._client = client
-        self._table = f"{migrate.quoted(database)}.{TABLE}"
+        self._eraser = eraser or client
+        quoted = migrate.quoted(database)
+        self._table = f"{quoted}.{TABLE}"
+        self._boxes = f"{quoted}.{BOXES}"
+        self._wraps = f"{quoted}.{WRAPS}"
 
     @classmethod
     def open(cls, settings: ClickHouseSink) -> Store:
@@ -96,19 +106,50 @@ class Store:
             if settings.url is not None:
                 client = _server(settings)
                 migrate.apply(client, settings.database, migrate.bundled())
-            else:
-                client = _embedded(settings)
-            return cls(client, settings.database)
+                return cls(client, settings.database)
+            return cls(*_embedded(settings))
 
     def insert(self, columns: pa.Table, token: str) -> None:
         """Write rows once per `token`: a repetition that an earlier call stored is dropped.
 
         Raises StoreUnavailable (whether it was stored is unknown then) or StoreError.
         """
+        self._insert(self._table, columns, token)
+
+    def insert_boxes(self, columns: pa.Table, token: str) -> None:
+        """As `insert`, into vault_boxes."""
+        self._insert(self._boxes, columns, token)
+
+    def insert_wraps(self, columns: pa.Table, token: str) -> None:
+        """As `insert`, into vault_wraps."""
+        self._insert(self._wraps, columns, token)
+
+    def _insert(self, table: str, columns: pa.Table, token: str) -> None:
         with _translated():
             self._client.insert_arrow(
-                self._table, columns, settings={**_INSERT, "insert_deduplication_token": token}
+                table, columns, settings={**_INSERT, "insert_deduplication_token": token}
             )
+
+    def destroy_wraps(self, erased: Mapping[bytes, int]) -> None:
+        """Delete wraps from the disk: of each key, those older than its tombstone.
+
+        Returns when they are gone; may be repeated.
+        """
+        keys = list(erased.items())
+        for start in range(0, len(keys), _IDS_PER_QUERY // 2):
+            older = ",".join(
+                f"('{UUID(bytes=key)}',{offset})"
+                for key, offset in keys[start : start + _IDS_PER_QUERY // 2]
+            )
+            ids = ",".join(
+                f"'{UUID(bytes=key)}'" for key, _ in keys[start : start + _IDS_PER_QUERY // 2]
+            )
+            with _translated():
+                self._eraser.command(
+                    f"ALTER TABLE {self._wraps} DELETE WHERE key_id IN ({ids}) AND arrayExists("
+                    f"e -> e.1 = key_id AND e.2 > version, [{older}]::Array(Tuple(UUID, UInt64)))",
+                    settings={"mutations_sync": 2},
+                )
 
     def high_water(self, topic_id: bytes, partition: int) -> dict[str, int]:
         """Highest seq of each stream that came through this partition, or through a topic
@@ -151,6 +192,8 @@ class Store:
         return found
 
     def close(self) -> None:
+        if self._eraser is not self._client:
+            self._eraser.close()
         self._client.close()
 
 
@@ -164,7 +207,7 @@ def _server(settings: ClickHouseSink) -> Any:
     )
 
 
-def _embedded(settings: ClickHouseSink) -> Any:
+def _embedded(settings: ClickHouseSink) -> tuple[Any, str, Any]:
     """Migrate with every right, then open the engine again with almost none.
 
     Whoever can write the files can still change them: the chain and copies elsewhere detect that.
@@ -182,13 +225,19 @@ def _embedded(settings: ClickHouseSink) -> Any:
         migrate.apply(full, settings.database, migrate.bundled())
     finally:
         full.close()
-    return clickhouse_connect.get_client(
-        interface="chdb",
-        path=str(data),
-        database=settings.database,
-        chdb_options={"config-file": str(write_grants(settings.path, settings.database))},
-        settings={"allow_ddl": 0},
-    )
+    config = str(write_grants(settings.path, settings.database))
+
+    def restricted(**chosen: Any) -> Any:
+        return clickhouse_connect.get_client(
+            interface="chdb",
+            path=str(data),
+            database=settings.database,
+            chdb_options={"config-file": config},
+            settings=chosen,
+        )
+
+    # Deleting counts as DDL; what may be deleted, the grants say.
+    return restricted(allow_ddl=0), settings.database, restricted(log_comment=VAULT)
 
 
 def data_path(path: Path) -> Path:
@@ -197,9 +246,14 @@ def data_path(path: Path) -> Path:
 
 
 def write_grants(path: Path, database: str) -> Path:
-    """Configuration under which the engine's only user may read, and append events."""
+    """Configuration under which the engine's only user may read, append events and boxes, and
+    delete wraps.
+
+    Rows of the vault are there only for connections that say so in `log_comment`, a setting that
+    readers cannot choose: the reader chooses it for whoever has the vault's token.
+    """
     users, config = path / "users.xml", path / "config.xml"
-    name = escape(migrate.quoted(database))
+    name, element = escape(migrate.quoted(database)), database
     users.write_text(
         f"""<clickhouse>
     <profiles><default/></profiles>
@@ -209,12 +263,18 @@ def write_grants(path: Path, database: str) -> Path:
         <networks><ip>::1</ip><ip>127.0.0.1</ip></networks>
         <profile>default</profile>
         <quota>default</quota>
+        <databases><{element}>
+            <{BOXES}><filter>getSetting('log_comment') = '{VAULT}'</filter></{BOXES}>
+            <{WRAPS}><filter>getSetting('log_comment') = '{VAULT}'</filter></{WRAPS}>
+        </{element}></databases>
         <grants>
             <query>GRANT SHOW ON *.*</query>
             <query>GRANT SELECT ON {name}.*</query>
             <query>GRANT SELECT ON system.*</query>
             <query>GRANT SELECT ON information_schema.*</query>
             <query>GRANT INSERT ON {name}.{TABLE}</query>
+            <query>GRANT INSERT ON {name}.{BOXES}</query>
+            <query>GRANT INSERT, ALTER DELETE ON {name}.{WRAPS}</query>
         </grants>
     </default></users>
 </clickhouse>

@@ -99,6 +99,7 @@ def document(
                     "path": str(state.root / "clickhouse"),
                     "http_port": plan.clickhouse,
                     "http_token": {"file": str(state.clickhouse_token)},
+                    "vault_token": {"file": str(state.vault_token)},
                 }
             ),
             "metrics_port": plan.clickhouse_metrics,

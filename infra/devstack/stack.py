@@ -101,6 +101,7 @@ def _prepare(state: StateDir, options: Options, ports: Ports, say: Callable[[str
         write_private(state.clickhouse_token, clickhouse.password.encode())
     else:
         postgres.ensure_password(state.clickhouse_token)
+        postgres.ensure_password(state.vault_token)
 
     bootstrap = options.kafka or cluster.bootstrap_servers
     document = configuration.document(state, plan, bootstrap, target, clickhouse)
@@ -295,6 +296,7 @@ def _endpoints(
             "url": clickhouse.url if clickhouse else f"http://127.0.0.1:{plan.clickhouse}",
             "user": clickhouse.username if clickhouse else "default",
             "token_file": str(state.clickhouse_token),
+            "vault_token_file": str(state.clickhouse_token if clickhouse else state.vault_token),
         },
         "issuer": {"url": configuration.issuer_url(plan)},
         "ca_file": str(state.ca_file),

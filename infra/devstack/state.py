@@ -110,6 +110,11 @@ class StateDir:
         """What readers of the history present."""
         return self.secrets / "clickhouse-token"
 
+    @property
+    def vault_token(self) -> Path:
+        """What readers of the vault's sealed originals present."""
+        return self.secrets / "vault-token"
+
     def create(self) -> None:
         """Make the folders, private to their owner. Raises BadStateDir."""
         try:

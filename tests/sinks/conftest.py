@@ -16,6 +16,7 @@ from sinks.store import Store
 from tests.sinks.recorded import records
 
 TOKEN = "the reading token"
+VAULT_TOKEN = "the vault's token"
 TOPIC = "gatebook.masked"
 TOPIC_ID = bytes(range(16))
 
@@ -27,8 +28,15 @@ def settings_in(folder: Path) -> ClickHouseSink:
     """Settings of a sink with a folder of its own."""
     token = folder / "token"
     token.write_text(TOKEN + "\n")
+    vault_token = folder / "vault-token"
+    vault_token.write_text(VAULT_TOKEN + "\n")
     return ClickHouseSink.model_validate(
-        {"path": folder / "ch", "http_port": 0, "http_token": {"file": token}}
+        {
+            "path": folder / "ch",
+            "http_port": 0,
+            "http_token": {"file": token},
+            "vault_token": {"file": vault_token},
+        }
     )
 
 

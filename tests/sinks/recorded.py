@@ -133,6 +133,7 @@ class Record:
     offset: int
     value: bytes | None
     timestamp: int = 0
+    key: bytes | None = None
 
 
 def records(events: list[Masked], first: int = 0) -> list[Record]:

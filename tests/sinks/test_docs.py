@@ -50,7 +50,17 @@ def test_the_candidates_for_lost_are_those_whose_stream_was_followed(
 
 
 @pytest.mark.parametrize(
-    "table", ["queries", "sessions", "responses", "audit_events", "chain_gaps", "offset_gaps"]
+    "table",
+    [
+        "queries",
+        "sessions",
+        "responses",
+        "audit_events",
+        "vault_boxes",
+        "vault_wraps",
+        "chain_gaps",
+        "offset_gaps",
+    ],
 )
 def test_every_column_is_described(ask: Ask, table: str) -> None:
     start = PAGE.index(f"`{table}`", PAGE.index("## `queries`"))

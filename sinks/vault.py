@@ -1,0 +1,57 @@
+"""The vault: gatebook.events -> vault_boxes, gatebook.keys -> vault_wraps.
+
+Two more `Sink`s (sinks/runner.py) beside the history's, in its thread. An event has one place in
+the log, so that the token of a range is all it takes to write its box once.
+"""
+
+from __future__ import annotations
+
+from schemas.codec import Archive
+from sinks.clickhouse import ClickHouse
+from sinks.ranges import Range
+from sinks.rows import Poison
+from sinks.sealed import boxes, wraps
+
+
+class Boxes:
+    """Keeps every event that has a box."""
+
+    def __init__(self, clickhouse: ClickHouse) -> None:
+        self._clickhouse = clickhouse
+        self._archive = Archive()
+
+    async def begin(self, partition: int, topic_id: bytes) -> None:
+        """Nothing to learn."""
+
+    async def write(self, batch: Range, topic_id: bytes, token: str) -> list[Poison]:
+        """Insert a range. Raises SinkUnavailable."""
+        return await self._clickhouse.call(lambda: self._write(batch, token))
+
+    def _write(self, batch: Range, token: str) -> list[Poison]:
+        rows, poison = boxes(self._archive, batch.records)
+        if len(rows):
+            self._clickhouse.store.insert_boxes(rows, token)
+        return poison
+
+
+class Wraps:
+    """Keeps every wrapped data key until its tombstone."""
+
+    def __init__(self, clickhouse: ClickHouse) -> None:
+        self._clickhouse = clickhouse
+        self._archive = Archive()
+
+    async def begin(self, partition: int, topic_id: bytes) -> None:
+        """Nothing to learn."""
+
+    async def write(self, batch: Range, topic_id: bytes, token: str) -> list[Poison]:
+        """Insert and destroy what a range says. Raises SinkUnavailable."""
+        return await self._clickhouse.call(lambda: self._write(batch, token))
+
+    def _write(self, batch: Range, token: str) -> list[Poison]:
+        found, poison = wraps(self._archive, batch.records)
+        if len(found.kept):
+            self._clickhouse.store.insert_wraps(found.kept, token)
+        if found.erased:
+            self._clickhouse.store.destroy_wraps(found.erased)
+        return poison
