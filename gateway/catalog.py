@@ -38,7 +38,7 @@ log = structlog.get_logger("catalog")
 _FIRST: Final = 16384
 """The first OID that is not PostgreSQL's own."""
 _READ_S: Final = 30.0
-_SOON_S: Final = 0.2
+_SOON_S: Final = 1.0
 # A statement that is done may not be committed yet.
 _COMMITTING: Final = (0.005, 0.02, 0.1)
 

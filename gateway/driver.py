@@ -77,6 +77,7 @@ _DRAIN_BYTES: Final = 64 * 1024 * 1024
 _DRAIN_S: Final = 5.0
 _QUIET_S: Final = 0.2
 _SLICE: Final = 32 * 1024
+_CHANGING: Final = frozenset({"alter", "create", "drop", "extension", "temporary"})
 _CATALOG: Final = "catalog is read"
 _FAIRNESS: Final = "others first"
 _REQUESTS_HIGH: Final = 4 * 1024 * 1024
@@ -383,10 +384,11 @@ class Connection(asyncio.Protocol):
     def _note_change(self, request: Request) -> None:
         """Remember what will have changed the target's catalog once it is done."""
         facts = request.facts
-        if facts.ddl or facts.opaque or (self._changed and request.kind == "transaction"):
+        if facts.ddl & _CHANGING or (self._changed and request.kind == "transaction"):
             self._changing.add(request.statement_id)
-        if facts.unknown:
-            # It may be a matter of what another gateway's session has just created.
+        if facts.unknown or facts.opaque:
+            # It may be a matter of what another gateway's session has just created, or make
+            # something itself. Nobody waits for that: such a call may be one of thousands.
             self._node.catalogs[self._machine.target].look_soon()
 
     def _catalog_changed(self, command: Record) -> None:
@@ -395,7 +397,7 @@ class Connection(asyncio.Protocol):
         for fact in command.facts:
             if isinstance(fact, Outcome) and fact.statement_id in self._changing:
                 self._changing.discard(fact.statement_id)
-                self._changed = True
+                self._changed = self._changed or fact.outcome == "completed"
         if self._changed and session is not None and not session.in_transaction:
             self._changed = False
             self._await_catalog()
