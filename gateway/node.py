@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from gateway import policy_files
 from gateway.catalog import Catalog
 from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
@@ -96,11 +97,8 @@ def load_policies(folder: Path | None) -> Policies | NoPolicies:
         log.error("policies_unreadable", folder=None, error="no policy folder is configured")
         return NoPolicies()
     try:
-        files = [(path.name, path.read_text()) for path in sorted(folder.glob("*.cedar"))]
-        if not files:
-            raise PolicyError(f"{folder} holds no .cedar file")
-        policies = checked(files)
-    except (OSError, UnicodeDecodeError, PolicyError) as error:
+        policies = checked(policy_files.read(folder))
+    except PolicyError as error:
         log.error("policies_unreadable", folder=str(folder), error=str(error))
         return NoPolicies()
     log.info("policies_loaded", folder=str(folder), digest=policies.digest)

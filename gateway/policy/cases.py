@@ -6,13 +6,15 @@
       - {as: {groups: [hr]}, do: "select * from hr.payroll", allow: true}
       - {do: "select * from hr.payroll", deny: hr-only}
 
-`deny` names a policy, or is `true`; `hold` is `true`. Functions that are not listed are taken for
-PostgreSQL's own. What is permitted besides is for the caller to say.
+`deny` names a policy, or is `true`; `hold` is `true`. `message` is part of what the person is
+told. In place of `do`, `connect: true` signs in and `see_clear: [hr.payroll.salary]` asks for all
+of these columns. Functions that are not listed are taken for PostgreSQL's own. What is permitted
+besides is for the caller to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -147,25 +149,27 @@ def _two(full: str) -> tuple[str, str]:
 def run(document: Mapping[str, Any], policies: Policies) -> Iterable[Result]:
     """Each case's result. Raises CaseError."""
     resolver = Resolver(snapshot(document))
-    target = str(document.get("target", "shop"))
     for number, case in enumerate(document.get("cases") or (), 1):
-        if not isinstance(case, Mapping) or "do" not in case:
+        if not isinstance(case, Mapping):
+            raise CaseError(f"case {number} is no mapping")
+        asked = [key for key in ("do", "connect", "see_clear") if case.get(key)]
+        if len(asked) != 1:
             raise CaseError(f"case {number} has no `do`")
-        yield _run(number, case, policies, resolver, target)
+        target = str(case.get("target") or document.get("target") or "shop")
+        decision = _decision(case, policies, resolver, target)
+        text = str(case["do"]) if "do" in case else f"{asked[0]} {case[asked[0]]}"
+        yield Result(number, text, decision, _wrong(case, decision))
 
 
-def _run(
-    number: int, case: Mapping[str, Any], policies: Policies, resolver: Resolver, target: str
-) -> Result:
-    text = str(case["do"])
-    who, moment = _principal(case.get("as") or {}), _moment(case)
-    application = str(case.get("application", "psql"))
-    meaning = SessionNames()
-    decision = Decision(Verdict.ALLOW, (), "")
+def requests(
+    text: str, resolver: Resolver, meaning: SessionNames | None = None
+) -> Iterator[Request]:
+    """What a session asks that runs the statements of a text one after the other."""
+    meaning = meaning or SessionNames()
     for statement in analyse(text):
         facts = resolver(statement, meaning)
         meaning = facts.after(meaning)
-        request = Request(
+        yield Request(
             bytes(16),
             "execute",
             statement.kind,
@@ -175,22 +179,41 @@ def _run(
             refusal=statement.error,
             facts=facts,
         )
+
+
+def _decision(
+    case: Mapping[str, Any], policies: Policies, resolver: Resolver, target: str
+) -> Decision:
+    who, moment = _principal(case.get("as") or {}), _moment(case)
+    application = str(case.get("application", "psql"))
+    if case.get("connect"):
+        kind = str(case.get("replication") or "")
+        return policies.connect(who, target, application, kind, moment)
+    if case.get("see_clear"):
+        wanted = frozenset(map(str, case["see_clear"]))
+        if policies.see_clear(who, target, application, wanted, moment) >= wanted:
+            return Decision(Verdict.ALLOW, (), "")
+        return Decision(Verdict.DENY, (), "masked")
+    decision = Decision(Verdict.ALLOW, (), "")
+    for request in requests(str(case["do"]), resolver):
         decision = policies.execute(who, target, application, request, moment)
         if decision.verdict is not Verdict.ALLOW:
             break
-    return Result(number, text, decision, _wrong(case, decision))
+    return decision
 
 
 def _wrong(case: Mapping[str, Any], decision: Decision) -> str:
     expected = [key for key in ("allow", "deny", "hold") if case.get(key)]
     if len(expected) != 1:
-        raise CaseError(f"{case['do']}: say one of allow, deny and hold")
+        raise CaseError(f"{dict(case)}: say one of allow, deny and hold")
     if decision.verdict.value != expected[0].upper():
         by = f" by {', '.join(decision.policies)}" if decision.policies else ""
         return f"{decision.verdict.value}{by} ({decision.reason or 'permitted'})"
     named = case[expected[0]]
     if isinstance(named, str) and named not in decision.policies:
         return f"{decision.verdict.value} by {', '.join(decision.policies) or 'no policy'}"
+    if str(case.get("message") or "") not in decision.reason:
+        return f"{decision.verdict.value} saying: {decision.reason or 'nothing'}"
     return ""
 
 

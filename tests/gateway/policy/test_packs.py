@@ -14,13 +14,10 @@ from gateway.machine import Verdict
 from gateway.policy import cases, schema
 from gateway.policy.decide import Policies, checked
 from gateway.policy.facts import UNKNOWN
+from gateway.policy_files import EVERYTHING
 from tests.gateway.policy.catalogs import request
 
 PACKS = sorted((Path(cases.__file__).parent / "packs").glob("*.cedar"))
-EVERYTHING = (
-    "everything.cedar",
-    '@id("everything") @unknown("permitted") permit (principal, action, resource);',
-)
 
 
 def load(pack: Path) -> dict[str, Any]:
