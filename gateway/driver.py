@@ -83,7 +83,6 @@ _FAIRNESS: Final = "others first"
 _REQUESTS_HIGH: Final = 4 * 1024 * 1024
 _NAME_CHARS: Final = 64
 _EXPIRY_CHECK_S: Final = 60.0
-_NOBODY: Final = events.Principal("", "", "", [], "", "")
 
 _STATEMENTS = Counter("gatebook_statements_total", "Statements asked for.", ["decision"])
 _ALLOWED, _DENIED = _STATEMENTS.labels("ALLOW"), _STATEMENTS.labels("DENY")
@@ -532,7 +531,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, command: Authenticate, target: str, refused: Refused) -> None:
         node = self._node
         sealer = node.own_sealer
-        context = self._context(target, _NOBODY, sealer.key_id)
+        context = self._context(target, events.NOBODY, sealer.key_id)
         recorder = Recorder(context, sealer, node.clock, node.new_id)
         original = events.AuthenticationFailedOriginal(
             command.user, command.database, command.parameters

@@ -121,7 +121,8 @@ class Journal:
     """Appends events to one stream at a time, in one partition of gatebook.events.
 
     `prepare` runs with each new producer before anything else is written: it publishes schemas
-    and keys. Runs on one event loop.
+    and keys. `first_event` makes the first event of each stream from the name of the stream that it
+    continues, or nothing. Runs on one event loop.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Journal:
         settings: JournalSettings,
         gateway: str,
         prepare: Callable[[Journal], Any],
+        first_event: Callable[[str], Encoded],
     ) -> None:
         self._options = client_options(kafka)
         self._settings = settings
@@ -138,7 +140,10 @@ class Journal:
         self._producer: AIOKafkaProducer | None = None
         self._appender: Appender | None = None
         self._starting: AIOKafkaProducer | None = None
+        self._first_event = first_event
         self._chain = self._new_chain()
+        # Made now: what this process records before Kafka answers comes after its start.
+        self._first = first_event("")
         self._partition = 0
         self._queue: deque[Entry] = deque()
         self._flying: list[Entry] = []
@@ -146,6 +151,7 @@ class Journal:
         self._tail_offset = 0
         self._bytes = 0
         self._wake = asyncio.Event()
+        self._wake.set()
         self._up = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -240,7 +246,7 @@ class Journal:
                     log.info("journal_ready", stream=self._chain.stream, partition=self._partition)
                 await self._wake.wait()
                 self._wake.clear()
-                while self._queue:
+                while self._queue or self._chain.seq == 0:
                     await self._commit()
                 self._idle.set()
             except Exception as error:
@@ -307,6 +313,9 @@ class Journal:
         size = number = 0
         queue = self._queue
         now = time.time_ns() // 1_000_000
+        if seq == 0:
+            append(number, now, key, link(*self._first), [])
+            size, number = len(self._first[1]), 1
         while queue:
             entry = queue[0]
             if entry.state == "withdrawn":
@@ -325,7 +334,7 @@ class Journal:
             size += entry.size
             flying.append(entry)
             ends.append((entry, self._chain.seq))
-        if not flying:
+        if not number:
             return
         self._flying = flying
         self._unresolved = (stream, seq, ends)
@@ -360,6 +369,9 @@ class Journal:
         lost = [entry for entry, end in ends if end > last + 1]
         log.warning("journal_new_stream", old=stream, written=len(landed), again=len(lost))
         self._chain = self._new_chain()
+        if last >= 0:
+            self._first = self._first_event(stream)
+        # Else nothing of the old stream is in the book, and the new one begins in its place.
         self._unresolved = None
         self._landed(landed)
         for entry in reversed(lost):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -13,14 +14,15 @@ from gateway import policy_files
 from gateway.catalog import Catalog
 from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
-from gateway.journal import Journal, publish_schemas
+from gateway.journal import Encoded, Journal, publish_schemas
 from gateway.logins import Logins
 from gateway.policy.decide import NoPolicies, Policies, PolicyError, checked
 from gateway.policy.sql import Analyser
 from gateway.recorder import Clock
 from gateway.sessions import Sessions
 from gateway.veils import Veils
-from schemas import codec, topics
+from schemas import VERSION, codec, topics
+from schemas.events import NOBODY, NONE_ID, Client, Context, StreamBegan
 from schemas.ids import Ids
 from schemas.sealing import KEY_BYTES, Recipients, Sealer, SealingError
 from schemas.settings import Settings, SettingsError, Target
@@ -53,7 +55,11 @@ class Node:
             for name, target in self.targets.items()
         }
         self.journal = Journal(
-            settings.kafka, settings.gateway.journal, settings.gateway.name, self._prepare
+            settings.kafka,
+            settings.gateway.journal,
+            settings.gateway.name,
+            self._prepare,
+            partial(self._stream_began, self.new_id()),
         )
         self.control = Control(settings.kafka, settings.gateway.name, self.sessions, self.journal)
         self._own_key = self.new_id(), os.urandom(KEY_BYTES)
@@ -89,6 +95,29 @@ class Node:
         key_id, key = self._own_key
         wraps = codec.encode_wraps(self.recipients.wrap(key_id, key))
         await journal.publish_now(topics.KEYS, key_id, wraps)
+
+    def _stream_began(self, instance: bytes, follows: str) -> Encoded:
+        gateway = self.settings.gateway
+        context = Context(
+            session_id=NONE_ID,
+            key_id=NONE_ID,
+            tenant=gateway.tenant,
+            gateway=gateway.name,
+            target="",
+            principal=NOBODY,
+            client=Client("", 0, ""),
+        )
+        event = StreamBegan(
+            context,
+            self.new_id(),
+            self.clock.wall() // 1000,
+            self.clock.monotonic(),
+            instance,
+            follows,
+            VERSION,
+            self.policies.digest,
+        )
+        return codec.CURRENT[StreamBegan].sha256, codec.encode(event, codec.encode_context(context))
 
 
 def load_policies(folder: Path | None) -> Policies | NoPolicies:

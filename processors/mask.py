@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import orjson
 
@@ -33,6 +34,7 @@ from schemas.events import (
     SessionClosed,
     SessionOpened,
     SessionOpenedOriginal,
+    StreamBegan,
 )
 from schemas.masking.columns import Classification
 from schemas.masking.sql import MaskedStatement, mask_statement
@@ -131,6 +133,19 @@ def _json(value: Any) -> str:
 
 def _where(found: set[str], where: str) -> list[str]:
     return sorted(f"{kind}:{where}" for kind in found)
+
+
+def _began(event: StreamBegan, original: Original | None, target: Target) -> _Fields:
+    return {
+        "policy_digest": event.policy_digest,
+        "details": _json(
+            {
+                "follows": event.follows,
+                "instance": str(UUID(bytes=event.instance)),
+                "version": event.version,
+            }
+        ),
+    }
 
 
 def _opened(event: SessionOpened, original: Original | None, target: Target) -> _Fields:
@@ -323,6 +338,7 @@ def _closed(event: SessionClosed, original: Original | None, target: Target) -> 
 
 
 _MAKERS: Final[dict[type[Event], Callable[[Any, Original | None, Target], _Fields]]] = {
+    StreamBegan: _began,
     SessionOpened: _opened,
     AuthenticationFailed: _refused,
     Requested: _requested,

@@ -2,3 +2,5 @@
 
 Nothing else of ours is imported here.
 """
+
+VERSION = "0.1.0"

@@ -27,6 +27,9 @@ class Principal(_Record, frozen=True):
     actor_type: str
 
 
+NOBODY: Final = Principal("", "", "", [], "", "")
+
+
 class Client(_Record, frozen=True):
     ip: str
     port: int
@@ -50,6 +53,15 @@ class Event(_Record, frozen=True):
     event_id: bytes
     at: int
     monotonic_ns: int
+
+
+class StreamBegan(Event, frozen=True):
+    """The first event of each stream: of no session, so that ids and names are none."""
+
+    instance: bytes
+    follows: str
+    version: str
+    policy_digest: str
 
 
 class SessionOpened(Event, frozen=True):
@@ -239,6 +251,7 @@ class KeyWraps(_Record, frozen=True):
 
 
 KINDS: Final[tuple[type[Event], ...]] = (
+    StreamBegan,
     SessionOpened,
     AuthenticationFailed,
     Requested,

@@ -203,7 +203,9 @@ class Journal(_Section):
 class Gateway(_Section):
     """`python -m gateway`."""
 
-    name: str = Field("gateway-1", description="Name of this node, in every event.")
+    name: str = Field(
+        "gateway-1", description="Name of this node, in every event; each node has its own."
+    )
     tenant: str = Field("default", description="Tenant of its events.")
     postgres: Listener = Field(default_factory=Listener)  # type: ignore[arg-type]
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz, /readyz.")

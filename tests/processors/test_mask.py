@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from processors.mask import Masker
 from schemas import chain, codec
 from schemas.codec import Archive, CodecError
-from schemas.events import Masked, Parameter
+from schemas.events import NONE_ID, Masked, Parameter, StreamBegan
 from schemas.masking.columns import Classification, ColumnMask
 from schemas.sealing import Opener, Recipients, unwrap
 from tests.processors.recording import Pen, Session, column, data_row
@@ -214,6 +215,16 @@ def test_sessions_and_refusals(pen: Pen, session: Session) -> None:
     closed = audit_copy(pen.closed(session), session)
     assert (closed.reason, closed.rows, closed.duration_us) == ("client_closed", 2, 9_000)
     assert json.loads(closed.details) == {"bytes_in": 100, "bytes_out": 200, "statements": 3}
+
+
+def test_the_beginning_of_a_stream(pen: Pen, session: Session) -> None:
+    instance = uuid4()
+    began = StreamBegan(session.context, NONE_ID, 1, 2, instance.bytes, "g/1/0", "0.1.0", "ab")
+    copy = audit_copy(pen.write(session, began), session)
+    assert (copy.event_type, copy.policy_digest) == ("StreamBegan", "ab")
+    assert json.loads(copy.details) == {
+        "follows": "g/1/0", "instance": str(instance), "version": "0.1.0",
+    }  # fmt: skip
 
 
 def test_a_target_we_do_not_know_is_masked_by_all_names_we_know(pen: Pen) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from schemas import codec
-from schemas.events import Client, Context, Masked, Principal
+from schemas.events import NOBODY, Client, Context, Masked, Principal
 
 NONE = bytes(16)
 NOON = 1_790_000_000_000_000
@@ -63,6 +65,13 @@ class Stream:
         self.seq += 1
         self.events.append(made)
         return made
+
+    def began(self, follows: str = "") -> Masked:
+        """Its first event."""
+        gateway = self.name.partition("/")[0]
+        nobody = Context(NONE, NONE, "default", gateway, "", NOBODY, Client("", 0, ""))
+        details = {"follows": follows, "instance": str(uuid4()), "version": "1"}
+        return self.event("StreamBegan", nobody, details=json.dumps(details))
 
     def statement(
         self,

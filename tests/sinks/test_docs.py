@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
 from tests.sinks.conftest import Ask, Write
-from tests.sinks.recorded import Stream, context, many
+from tests.sinks.recorded import many
 
 pytestmark = pytest.mark.integration
 
@@ -24,31 +23,6 @@ def test_every_example_runs(write: Write, ask: Ask) -> None:
         ask(example)
 
 
-def test_the_candidates_for_lost_are_those_whose_stream_was_followed(
-    write: Write, ask: Ask
-) -> None:
-    (example,) = re.findall(r"```sql\n(WITH\n    streams.*?);\n```", PAGE, re.DOTALL)
-    killed, living, elsewhere = Stream("gateway-1/a/0"), Stream("gateway-1/b/0"), Stream("g2/a/0")
-    ended, left, open_now = context(), context(), context()
-    other = context(gateway="g2")
-    for stream, who in ((killed, ended), (killed, left), (elsewhere, other)):
-        stream.event("SessionOpened", who)
-        stream.statement(who)
-    killed.event("SessionClosed", ended, reason="client_closed")
-    killed.statement(left, None)
-    write([*killed.events, *elsewhere.events])
-    assert ask(example) == []
-    living.at = killed.at + 1_000_000
-    living.event("SessionOpened", open_now)
-    write(living.events, first=1000)
-    assert [row[0] for row in ask(example)] == [UUID(bytes=left.session_id)]
-    # A process that only began a new stream goes on with its sessions there.
-    again = Stream("gateway-1/b/0", at=living.at, seq=living.seq)
-    again.statement(left)
-    write(again.events, first=2000)
-    assert ask(example) == []
-
-
 @pytest.mark.parametrize(
     "table",
     [
@@ -58,6 +32,7 @@ def test_the_candidates_for_lost_are_those_whose_stream_was_followed(
         "audit_events",
         "vault_boxes",
         "vault_wraps",
+        "gateway_starts",
         "chain_gaps",
         "offset_gaps",
     ],

@@ -226,6 +226,73 @@ def test_an_open_session_has_no_end(write: Write, ask: Ask) -> None:
     ]
 
 
+OUTCOMES = "SELECT actor, outcome, reason, ended_at IS NULL FROM sessions ORDER BY actor"
+STATEMENTS = "SELECT actor, outcome FROM queries ORDER BY actor, started_at"
+
+
+def test_without_an_end_a_session_is_lost_once_its_gateway_was_started_again(
+    write: Write, ask: Ask
+) -> None:
+    killed, other = Stream("gateway-1/a/0"), Stream("gateway-2/a/0")
+    ended, left, elsewhere = context(actor="a"), context(actor="b"), context(gateway="gateway-2")
+    for stream in (killed, other):
+        stream.began()
+    for stream, who in ((killed, ended), (killed, left), (other, elsewhere)):
+        session(stream, who)
+        stream.statement(who, "completed")
+        stream.statement(who, None)
+    killed.event("SessionClosed", ended, reason="client_closed")
+    last = killed.statement(left, "unknown") and killed.events[-1]
+    write([*killed.events, *other.events])
+    before = [("a", "closed", "client_closed", 0), ("alice", "open", "", 1), ("b", "open", "", 1)]
+    assert ask(OUTCOMES) == before
+    again = Stream("gateway-1/b/0", at=killed.at)
+    again.began()
+    session(again, context(actor="c"))
+    write(again.events, first=100)
+    assert ask(OUTCOMES) == [*before[:2], ("b", "lost", "gateway_lost", 0), ("c", "open", "", 1)]
+    ((end,),) = ask("SELECT ended_at FROM sessions WHERE actor = 'b'")
+    assert end.timestamp() * 1_000_000 == last.at
+    mine = [outcome for actor, outcome in ask(STATEMENTS) if actor == "b"]
+    assert mine == ["completed", "lost", "unknown"], "what was recorded as unknown stays so"
+    assert ("alice", "unknown") in ask(STATEMENTS)
+
+
+def test_a_process_that_goes_on_in_another_stream_loses_nothing(write: Write, ask: Ask) -> None:
+    old, who = Stream("gateway-1/a/0"), context()
+    old.began()
+    session(old, who)
+    old.statement(who, None)
+    new = Stream("gateway-1/b/0", at=old.at)
+    new.began(follows=old.name)
+    write([*old.events, *new.events])
+    assert ask(OUTCOMES) == [("alice", "open", "", 1)]
+    assert ask(STATEMENTS) == [("alice", "unknown")]
+    assert ask("SELECT count(), any(gateway), any(version) FROM gateway_starts") == [
+        (1, "gateway-1", "1")
+    ]
+
+
+def test_what_comes_after_the_other_process_began_counts(write: Write, ask: Ask) -> None:
+    """A rolling restart: the old process says how its sessions ended when the new one runs."""
+    draining, new, who = Stream("gateway-1/a/0"), Stream("gateway-1/b/0"), context()
+    draining.began()
+    session(draining, who)
+    running = draining.statement(who, None)
+    new.at = draining.at
+    new.began()
+    write([*draining.events, *new.events])
+    assert ask(OUTCOMES) == [("alice", "lost", "gateway_lost", 0)]
+    rest = Stream(draining.name, at=new.at, seq=draining.seq)
+    rest.event("Completed", who, statement_id=running, outcome="cancelled")
+    write(rest.events, first=100)
+    assert ask(OUTCOMES) == [("alice", "open", "", 1)]
+    rest.event("SessionClosed", who, reason="shutdown")
+    write(rest.events[1:], first=200)
+    assert ask(OUTCOMES) == [("alice", "closed", "shutdown", 0)]
+    assert ask(STATEMENTS) == [("alice", "cancelled")]
+
+
 def test_a_refused_connection(write: Write, ask: Ask) -> None:
     who, stream = context(actor="mallory", groups=[]), Stream()
     stream.statement(who, "denied", action="connect", decision="DENY")
