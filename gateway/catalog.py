@@ -17,7 +17,7 @@ import functools
 import ssl
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 import structlog
@@ -83,7 +83,7 @@ SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relpers
             THEN pg_catalog.pg_get_viewdef(c.oid) END
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I') AND n.nspname <> 'pg_toast'
-   AND n.nspname NOT LIKE 'pg\\_toast\\_temp\\_%'
+   AND n.nspname NOT LIKE 'pg\\_toast\\_temp\\_%' AND c.oid::int8 >= $1
  ORDER BY 1
 """
 _COLUMNS: Final = """
@@ -93,7 +93,7 @@ SELECT a.attrelid::int8, array_agg(a.attname::text ORDER BY a.attnum),
        array_agg(a.attnotnull ORDER BY a.attnum)
   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relnamespace <> 'pg_toast'::regnamespace
-   AND a.attnum > 0 AND NOT a.attisdropped
+   AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid::int8 >= $1
  GROUP BY 1 ORDER BY 1
 """
 _INHERITS: Final = """
@@ -123,6 +123,7 @@ SELECT p.oid::int8, n.nspname::text, p.proname::text, p.provolatile::text, l.lan
               FROM pg_catalog.pg_aggregate a WHERE a.aggfnoid = p.oid) END
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE p.oid::int8 >= $1
  ORDER BY 1
 """
 _OPERATORS: Final = """
@@ -202,6 +203,9 @@ class Catalog:
         self.view = CatalogView({}, frozenset(), everything)
         self.resolve = Resolver(EMPTY)
         self._fingerprint = ""
+        self._connection: Any = None
+        # PostgreSQL's own objects: they change with its version alone, and so with a restart.
+        self._builtin: _Builtin | None = None
         self.knowledge: Knowledge | None = None
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -222,6 +226,7 @@ class Catalog:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._disconnect()
         self._told()
 
     def look(self) -> asyncio.Future[None]:
@@ -248,6 +253,7 @@ class Catalog:
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 _FAILED.labels(self._target.name).inc()
                 log.warning("catalog_failed", target=self._target.name, error=type(error).__name__)
+                await self._disconnect()
                 pause = min(pause * 2, self._refresh_s)
             finally:
                 self._looked = time.monotonic()
@@ -261,35 +267,45 @@ class Catalog:
             if not future.done():
                 future.set_result(None)
 
-    async def _read(self, expected: bool) -> None:
-        """Read what changed. `expected`: something did, and may not be committed yet."""
-        target = self._target
-        connection: Any = await asyncpg.connect(
-            host=target.host,
-            port=target.port,
-            user=target.user,
-            password=target.password.read(),
-            database=target.database,
-            ssl=tls_context(target) or False,
-            timeout=5,
-            command_timeout=10,
-            server_settings={"application_name": "gatebook-catalog"},
-        )
-        try:
-            fingerprint = await connection.fetchval(_FINGERPRINT)
-            for pause in _COMMITTING if expected else ():
-                if fingerprint != self._fingerprint:
-                    break
-                await asyncio.sleep(pause)
-                fingerprint = await connection.fetchval(_FINGERPRINT)
-            if fingerprint == self._fingerprint:
-                return
-            rows, derived = await _rows(connection)
-            if self._classified:
-                self.knowledge = await veils.read(connection)
-        finally:
+    async def _connected(self) -> Any:
+        """The connection that catalogs are read by. A new one may be to another server."""
+        if self._connection is None or self._connection.is_closed():
+            target = self._target
+            self._builtin, self._fingerprint = None, ""
+            self._connection = await asyncpg.connect(
+                host=target.host,
+                port=target.port,
+                user=target.user,
+                password=target.password.read(),
+                database=target.database,
+                ssl=tls_context(target) or False,
+                timeout=5,
+                command_timeout=10,
+                server_settings={"application_name": "gatebook-catalog"},
+            )
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             with contextlib.suppress(OSError, TimeoutError, asyncpg.InterfaceError):
                 await connection.close(timeout=2)
+
+    async def _read(self, expected: bool) -> None:
+        """Read what changed. `expected`: something did, and may not be committed yet."""
+        connection = await self._connected()
+        fingerprint = await connection.fetchval(_FINGERPRINT)
+        for pause in _COMMITTING if expected else ():
+            if fingerprint != self._fingerprint:
+                break
+            await asyncio.sleep(pause)
+            fingerprint = await connection.fetchval(_FINGERPRINT)
+        if fingerprint == self._fingerprint:
+            return
+        rows, derived = await _rows(connection, self._builtin)
+        self._builtin = _Builtin.of(rows)
+        if self._classified:
+            self.knowledge = await veils.read(connection)
         names = {oid: f"{schema}.{name}" for oid, schema, name, *_ in rows.relations}
         columns = [
             (oid, number, f"{names[oid]}.{column}")
@@ -307,18 +323,42 @@ class Catalog:
 async def read(connection: Any) -> model.Snapshot:
     """The catalog of a target, once, by an asyncpg connection of the gateway's role."""
     version = await connection.fetchval(_FINGERPRINT)
-    rows, _ = await _rows(connection)
+    rows, _ = await _rows(connection, None)
     return model.build(rows, version)
 
 
-async def _rows(connection: Any) -> tuple[model.Rows, list[tuple[Any, ...]]]:
-    """The whole catalog at one moment."""
+class _Builtin(NamedTuple):
+    """Rows of PostgreSQL's own objects, which are most of a catalog."""
+
+    relations: list[tuple[Any, ...]]
+    columns: list[tuple[Any, ...]]
+    functions: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, rows: model.Rows) -> _Builtin:
+        """Those of a whole catalog."""
+        return cls(
+            *(
+                [row for row in table if row[0] < _FIRST]
+                for table in (rows.relations, rows.columns, rows.functions)
+            )
+        )
+
+
+async def _rows(
+    connection: Any, builtin: _Builtin | None
+) -> tuple[model.Rows, list[tuple[Any, ...]]]:
+    """The whole catalog at one moment; `builtin` are rows that need not be read again."""
+    first = _FIRST if builtin is not None else 0
     path = await connection.fetchval(_PATH)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         # Then definitions name every relation with its schema.
         await connection.execute("SET LOCAL search_path = ''")
         tables: list[list[tuple[Any, ...]]] = [
-            [tuple(row) for row in await connection.fetch(query)]
+            [
+                tuple(row)
+                for row in await connection.fetch(query, *((first,) if "$1" in query else ()))
+            ]
             for query in (
                 _RELATIONS, _COLUMNS, _INHERITS, _RULES, _TRIGGERS, _REFERENCES, _FUNCTIONS,
                 _OPERATORS, _DERIVED,
@@ -327,6 +367,10 @@ async def _rows(connection: Any) -> tuple[model.Rows, list[tuple[Any, ...]]]:
     relations, columns, inherits, rules, triggers, references, functions, operators, derived = (
         tables
     )
+    if builtin is not None:
+        relations = builtin.relations + relations
+        columns = builtin.columns + columns
+        functions = builtin.functions + functions
     rows = model.Rows(
         relations,
         columns,
