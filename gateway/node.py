@@ -6,28 +6,23 @@ import os
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
-import structlog
-
-from gateway import policy_files
 from gateway.catalog import Catalog
 from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Encoded, Journal, publish_schemas
 from gateway.logins import Logins
-from gateway.policy.decide import NoPolicies, Policies, PolicyError, checked
+from gateway.policy.decide import NoPolicies, Policies
 from gateway.policy.sql import Analyser
+from gateway.policy_files import Load, Watch
 from gateway.recorder import Clock
 from gateway.sessions import Sessions
 from gateway.veils import Veils
 from schemas import VERSION, codec, topics
-from schemas.events import NOBODY, NONE_ID, Client, Context, StreamBegan
+from schemas.events import NOBODY, NONE_ID, Client, Context, PolicyLoaded, StreamBegan
 from schemas.ids import Ids
 from schemas.sealing import KEY_BYTES, Recipients, Sealer, SealingError
 from schemas.settings import Settings, SettingsError, Target
-
-log = structlog.get_logger("gateway")
 
 
 class Node:
@@ -47,7 +42,7 @@ class Node:
         self.sessions = Sessions()
         self.logins = Logins(settings.gateway.postgres.max_logins)
         self.authenticator = OidcAuthenticator(settings.oidc)
-        self.policies = load_policies(settings.gateway.policies)
+        self.policies: Policies | NoPolicies = NoPolicies()
         self.recipients = _recipients(settings)
         self.veils = {name: Veils(target) for name, target in self.targets.items()}
         self.catalogs = {
@@ -64,16 +59,20 @@ class Node:
         self.control = Control(settings.kafka, settings.gateway.name, self.sessions, self.journal)
         self._own_key = self.new_id(), os.urandom(KEY_BYTES)
         self.own_sealer = Sealer(*self._own_key)
+        gateway = settings.gateway
+        self._watch = Watch(gateway.policies, gateway.policies_reload_s, self._take_policies)
 
     def start(self) -> None:
         """Begin the background work."""
         self.journal.start()
+        self._watch.start()
         self.control.start()
         for catalog in self.catalogs.values():
             catalog.start()
 
     async def close(self) -> None:
         """Stop it; what is queued for the journal is written first."""
+        await self._watch.close()
         await self.control.close()
         await self.journal.close()
         for catalog in self.catalogs.values():
@@ -90,6 +89,25 @@ class Node:
         await self.journal.publish(topics.KEYS, key_id, wraps)
         return Sealer(key_id, key)
 
+    def _take_policies(self, load: Load) -> None:
+        """Use a set from the next request on. Its event is before the first that it decides."""
+        if load.policies is not None:
+            self.policies = load.policies
+        context = self._own_context()
+        event = PolicyLoaded(
+            context,
+            self.new_id(),
+            self.clock.wall() // 1000,
+            self.clock.monotonic(),
+            "failed" if load.policies is None else "loaded",
+            self.policies.digest,
+            load.files,
+            len(self.policies.rules),
+            load.reason,
+        )
+        payload = codec.encode(event, codec.encode_context(context))
+        self.journal.append([(codec.CURRENT[PolicyLoaded].sha256, payload)], None)
+
     async def _prepare(self, journal: Journal) -> None:
         await publish_schemas(journal)
         key_id, key = self._own_key
@@ -97,16 +115,7 @@ class Node:
         await journal.publish_now(topics.KEYS, key_id, wraps)
 
     def _stream_began(self, instance: bytes, follows: str) -> Encoded:
-        gateway = self.settings.gateway
-        context = Context(
-            session_id=NONE_ID,
-            key_id=NONE_ID,
-            tenant=gateway.tenant,
-            gateway=gateway.name,
-            target="",
-            principal=NOBODY,
-            client=Client("", 0, ""),
-        )
+        context = self._own_context()
         event = StreamBegan(
             context,
             self.new_id(),
@@ -119,19 +128,18 @@ class Node:
         )
         return codec.CURRENT[StreamBegan].sha256, codec.encode(event, codec.encode_context(context))
 
-
-def load_policies(folder: Path | None) -> Policies | NoPolicies:
-    """The Cedar files of a folder. One that cannot be read denies everything, and says why."""
-    if folder is None:
-        log.error("policies_unreadable", folder=None, error="no policy folder is configured")
-        return NoPolicies()
-    try:
-        policies = checked(policy_files.read(folder))
-    except PolicyError as error:
-        log.error("policies_unreadable", folder=str(folder), error=str(error))
-        return NoPolicies()
-    log.info("policies_loaded", folder=str(folder), digest=policies.digest)
-    return policies
+    def _own_context(self) -> Context:
+        """Of what the gateway says of itself."""
+        gateway = self.settings.gateway
+        return Context(
+            session_id=NONE_ID,
+            key_id=NONE_ID,
+            tenant=gateway.tenant,
+            gateway=gateway.name,
+            target="",
+            principal=NOBODY,
+            client=Client("", 0, ""),
+        )
 
 
 def _recipients(settings: Settings) -> Recipients:

@@ -25,6 +25,7 @@ from schemas.events import (
     Event,
     Masked,
     Original,
+    PolicyLoaded,
     RequestData,
     RequestDataOriginal,
     Requested,
@@ -337,6 +338,15 @@ def _closed(event: SessionClosed, original: Original | None, target: Target) -> 
     }
 
 
+def _policy_loaded(event: PolicyLoaded, original: Original | None, target: Target) -> _Fields:
+    return {
+        "outcome": event.outcome,
+        "policy_digest": event.policy_digest,
+        "reason": event.reason,
+        "details": _json({"files": event.files, "policies": event.policies}),
+    }
+
+
 _MAKERS: Final[dict[type[Event], Callable[[Any, Original | None, Target], _Fields]]] = {
     StreamBegan: _began,
     SessionOpened: _opened,
@@ -347,4 +357,5 @@ _MAKERS: Final[dict[type[Event], Callable[[Any, Original | None, Target], _Field
     Responded: _responded,
     Completed: _completed,
     SessionClosed: _closed,
+    PolicyLoaded: _policy_loaded,
 }

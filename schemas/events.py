@@ -183,6 +183,14 @@ class SessionClosed(Event, frozen=True):
     duration_us: int
 
 
+class PolicyLoaded(Event, frozen=True):
+    outcome: str
+    policy_digest: str
+    files: int
+    policies: int
+    reason: str
+
+
 Original = (
     SessionOpenedOriginal
     | AuthenticationFailedOriginal
@@ -260,6 +268,7 @@ KINDS: Final[tuple[type[Event], ...]] = (
     Responded,
     Completed,
     SessionClosed,
+    PolicyLoaded,
 )
 ORIGINALS: Final[dict[type[Event], type[_Record]]] = {
     SessionOpened: SessionOpenedOriginal,

@@ -213,6 +213,12 @@ class Gateway(_Section):
     policies: Path | None = Field(
         None, description="Folder of Cedar files; absent denies everything."
     )
+    policies_reload_s: float = Field(
+        1.0,
+        gt=0,
+        description="How often that folder is looked at; changes are taken once it has been still "
+        "that long.",
+    )
     journal: Journal = Field(default_factory=Journal)  # type: ignore[arg-type]
     catalog_refresh_s: float = Field(
         30.0, gt=0, description="How often a target's catalog is read."
@@ -315,6 +321,32 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
+def _with_target_files(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the targets of `targets/NAME.yaml` in its folder of policies."""
+    gateway = document.get("gateway")
+    folder = gateway.get("policies") if isinstance(gateway, dict) else None
+    folder = os.environ.get("GATEBOOK_GATEWAY__POLICIES", folder)
+    given = document.get("targets") or []
+    if not folder or not isinstance(given, list):
+        return document
+    found = [read_target(path) for path in sorted(Path(str(folder)).glob("targets/*.yaml"))]
+    return {**document, "targets": [*given, *found]} if found else document
+
+
+def read_target(path: Path) -> dict[str, Any]:
+    """A target of its own file, whose name it has unless it says another. Raises SettingsError."""
+    try:
+        entry = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {error}") from None
+    except yaml.YAMLError:
+        # The error quotes the file, which may hold a secret in the wrong place.
+        raise SettingsError(f"{path} is not YAML") from None
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{path} must hold a mapping")
+    return {"name": path.stem, **entry}
+
+
 def load(path: Path | None) -> Settings:
     """Settings from a YAML file (or defaults) and the environment.
 
@@ -330,6 +362,7 @@ def load(path: Path | None) -> Settings:
             raise SettingsError(f"{path} is not YAML: {error}") from error
         if not isinstance(document, dict):
             raise SettingsError(f"{path} must hold a mapping")
+        document = _with_target_files(document)
     try:
         return Settings(**document)
     except ValueError as error:

@@ -556,6 +556,7 @@ class NoPolicies:
     """Stands in for a set that cannot be read: everything is denied. Why is for operators' logs."""
 
     digest = ""
+    rules: Final[dict[str, Rule]] = {}
 
     def connect(
         self,

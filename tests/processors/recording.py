@@ -31,6 +31,7 @@ from schemas.events import (
     KeyWraps,
     Original,
     Parameter,
+    PolicyLoaded,
     Principal,
     RequestData,
     RequestDataOriginal,
@@ -257,6 +258,14 @@ class Pen:
             session,
             SessionClosed(
                 session.context, new_id(), *self._times(), "client_closed", 3, 2, 100, 200, 9_000
+            ),
+        )
+
+    def policy_loaded(self, session: Session) -> bytes:
+        return self.write(
+            session,
+            PolicyLoaded(
+                session.context, new_id(), *self._times(), "failed", "ab" * 32, 2, 7, "a.cedar:3: x"
             ),
         )
 

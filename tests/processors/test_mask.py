@@ -227,6 +227,15 @@ def test_the_beginning_of_a_stream(pen: Pen, session: Session) -> None:
     }  # fmt: skip
 
 
+def test_a_set_of_policies_that_was_refused(pen: Pen, session: Session) -> None:
+    copy = audit_copy(pen.policy_loaded(session), session)
+    assert (copy.event_type, copy.outcome, copy.policy_digest) == (
+        "PolicyLoaded", "failed", "ab" * 32,
+    )  # fmt: skip
+    assert copy.reason == "a.cedar:3: x"
+    assert json.loads(copy.details) == {"files": 2, "policies": 7}
+
+
 def test_a_target_we_do_not_know_is_masked_by_all_names_we_know(pen: Pen) -> None:
     session = pen.session(target="elsewhere")
     masked = audit_copy(
