@@ -23,9 +23,7 @@ _FAILURES = Counter(
     "gatebook_policies_reload_failures_total", "Sets of policies that could not be used."
 )
 _AGE = Gauge("gatebook_policies_age_seconds", "Since the policies in force were loaded; -1: none.")
-_CURRENT = Gauge(
-    "gatebook_policies_current", "Whether they are the folder's."
-)
+_CURRENT = Gauge("gatebook_policies_current", "Whether they are the folder's.")
 _REASON_CHARS: Final = 1000
 
 log = structlog.get_logger("policies")
