@@ -11,6 +11,7 @@ from cli.problems import Problem
 from cli.running import StateDirOption, state_at
 
 if TYPE_CHECKING:
+    from gateway.catalog import Catalog
     from gateway.policy.catalog import Snapshot
     from gateway.policy.explain import Explanation
     from gateway.policy.facts import Facts
@@ -276,6 +277,11 @@ def _catalog(target: str, settings: Settings | None) -> tuple[Snapshot, str]:
 
 async def read_catalog(target: Target) -> Snapshot:
     """Of a target; not `known` where it does not answer."""
+    return (await read_target(target)).resolve.snapshot
+
+
+async def read_target(target: Target) -> Catalog:
+    """A target's catalog, read once."""
     import structlog
 
     from gateway.catalog import Catalog
@@ -286,7 +292,7 @@ async def read_catalog(target: Target) -> Snapshot:
     catalog.start()
     await first
     await catalog.close()
-    return catalog.resolve.snapshot
+    return catalog
 
 
 def _print_facts(kind: str, facts: Facts, refusal: str) -> None:

@@ -45,6 +45,17 @@ class Veil:
         self._passing: set[tuple[str, frozenset[str]]] = set()
         self._bytes = 0
 
+    @property
+    def masks(self) -> dict[str, str]:
+        """How each hidden column is masked, by schema.table.column; for people."""
+        relations = self._hidden.protected.values() if self._hidden else ()
+        return {
+            f"{relation.full_name}.{column.name}": f"{mask.classification}, {mask.name}"
+            for relation in relations
+            for column in relation.columns
+            if (mask := column.mask) is not None
+        }
+
     def plan(self, text: str, own: frozenset[str] = frozenset()) -> Plan:
         """See gateway.masking.plan."""
         if self._hidden is None:

@@ -84,8 +84,12 @@ class Sink:
     def written(self) -> int:
         """Records that this process has written."""
         lines = self.get("/metrics").text.splitlines()
-        name = 'gatebook_sink_rows_total{'
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(name) and 'sink="clickhouse"' in line)
+        name = "gatebook_sink_rows_total{"
+        return sum(
+            int(float(line.split()[-1]))
+            for line in lines
+            if line.startswith(name) and 'sink="clickhouse"' in line
+        )
 
 
 def wait(holds: Any, sink: Sink, seconds: float = 90) -> None:

@@ -1,0 +1,62 @@
+"""`gatebook mask explain`, against the real server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cli.main import app
+from tests.conftest import PostgresServer
+
+pytestmark = pytest.mark.integration
+
+SEES = '@id("dba") permit (principal in Group::"dba", action == Action::"see_clear", resource);'
+
+
+@pytest.fixture
+def config(tmp_path: Path, postgres: PostgresServer) -> Path:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "all.cedar").write_text(SEES)
+    (tmp_path / "password").write_text(postgres.password)
+    target = {
+        "name": "shop", "host": postgres.host, "port": postgres.port,
+        "database": postgres.database, "user": postgres.user,
+        "password": {"file": str(tmp_path / "password")}, "sslmode": "disable",
+        "classified": {"public.customers.ssn": {"class": "pii", "mask": "full"}},
+    }  # fmt: skip
+    path = tmp_path / "gatebook.yaml"
+    path.write_text(
+        yaml.safe_dump({"targets": [target], "gateway": {"policies": str(tmp_path / "policies")}})
+    )
+    return path
+
+
+def explain(config: Path, statement: str, *arguments: str) -> str:
+    result = CliRunner().invoke(
+        app,
+        ["mask", "explain", "--config", str(config), "--as", "alice", *arguments, statement],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_what_is_masked_and_what_runs_is_said(config: Path) -> None:
+    said = explain(config, "select upper(ssn) from customers; select ssn from customers; select 1")
+    assert "is rewritten, so that no expression in it sees what is hidden" in said
+    assert "hidden      public.customers.ssn: pii, full" in said
+    assert 'FROM "public"."customers") AS "customers"' in said
+    assert "its rows are masked as they pass" in said
+    assert "it mentions nothing hidden" in said
+
+
+def test_a_refusal_says_why(config: Path) -> None:
+    said = explain(config, "do $$ begin end $$")
+    assert "is refused: Do is not open" in said
+
+
+def test_who_sees_clear_is_told_so(config: Path) -> None:
+    assert "alice sees everything at shop" in explain(config, "select 1", "--group", "dba")
