@@ -86,14 +86,6 @@ def test_in_a_pipeline_what_is_before_and_behind_it_runs(gateway_stack: Stack) -
         assert pg.kinds(b"".join(answers)) == "TDCZEZTDCZ"
 
 
-def test_what_ends_a_session_reaches_a_client_that_is_still_sending(gateway_stack: Stack) -> None:
-    with WireClient.signed_in(gateway_stack, "bob") as bob:
-        # A length that no message has, and megabytes behind it.
-        bob.send(b"Q\x7f\xff\xff\xff" + b"x" * 20_000_000)
-        said = [pg.fields(one) for one in bob.to_the_end() if one[:1] == b"E"]
-        assert [(each["S"], each["C"]) for each in said] == [("FATAL", "54000")]
-
-
 def test_ten_megabytes_of_statement_run(gateway_stack: Stack) -> None:
     with gateway_stack.connect("bob") as connection:
         text = "select length('" + "x" * 10_000_000 + "')"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from collections.abc import Iterator
@@ -33,8 +34,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield Stack(root / "stack")
 
 
-def in_clear(stack: Stack) -> WireClient:
-    client = WireClient.plain(stack)
+def in_clear(stack: Stack, receive_bytes: int | None = None) -> WireClient:
+    client = WireClient.plain(stack, receive_bytes)
     client.send(pg.startup(user="bob", database="shop"))
     client.until("R")
     client.send(pg.password(stack.token("bob")))
@@ -72,6 +73,25 @@ def test_a_client_that_has_said_everything_still_reads_the_answer(
     connection.close()
     assert told[1] == told[0]
     assert pg.kinds(b"".join(told[0])).endswith("CZ")
+
+
+def test_what_ends_a_session_reaches_a_client_that_is_still_sending(stack: Stack) -> None:
+    """It reads nothing before it has sent all: what it asked for earlier is not with it yet either.
+
+    In TLS its own end waits for the client.
+    """
+    with in_clear(stack, receive_bytes=4096) as client:
+        recorded = stack.metric("gatebook_journal_events_total")
+        client.send(pg.query("select repeat('x', 200000)"))
+        # Requested, Decided, Responded, Completed: the answer is on its way.
+        until(lambda: stack.metric("gatebook_journal_events_total") >= recorded + 4)
+        # As libpq does it: one that cannot send looks for the reason.
+        with contextlib.suppress(ConnectionError):
+            # A length that no message has, and megabytes behind it.
+            client.send(b"Q\x7f\xff\xff\xff" + b"x" * 20_000_000)
+        said = client.to_the_end()
+        assert pg.kinds(b"".join(said)) == "TDCZE"
+        assert pg.fields(said[-1])["C"] == "54000"
 
 
 def test_a_client_that_ends_without_terminate_is_gone(stack: Stack) -> None:

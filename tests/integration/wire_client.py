@@ -26,9 +26,14 @@ class WireClient:
         self.hello: list[bytes] = []
 
     @classmethod
-    def plain(cls, stack: Stack) -> WireClient:
-        """Connected, nothing said."""
-        return cls(socket.create_connection(address(stack), 10))
+    def plain(cls, stack: Stack, receive_bytes: int | None = None) -> WireClient:
+        """Connected, nothing said. `receive_bytes`: what its kernel takes before it reads."""
+        connection = socket.socket()
+        if receive_bytes is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.settimeout(10)
+        connection.connect(address(stack))
+        return cls(connection)
 
     @classmethod
     def over_tls(cls, stack: Stack) -> WireClient:
