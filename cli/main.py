@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from cli import connect, demo, history, identity, mask, policy, stack
+from cli import classify, connect, demo, history, identity, mask, policy, stack
 from cli.problems import Problem
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, identity, connect, history, policy, mask):
+for module in (stack, demo, identity, connect, history, policy, mask, classify):
     module.register(app)
 
 

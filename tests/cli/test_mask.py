@@ -53,6 +53,25 @@ def test_what_is_masked_and_what_runs_is_said(config: Path) -> None:
     assert "it mentions nothing hidden" in said
 
 
+def test_classes_are_proposed_with_their_evidence_and_without_values(
+    config: Path, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    out = tmp_path / "classified.yaml"
+    arguments = ["classify", "shop", "--config", str(config), "--out", str(out)]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    proposed = yaml.safe_load(out.read_text())["classified"]
+    assert proposed["public.customers.ssn"] == {"class": "pii", "mask": "full"}
+    assert proposed["public.customers.email"] == {"class": "pii", "mask": "email"}
+    assert proposed["public.customers.card_number"] == {"class": "pci", "mask": "partial"}
+    assert "public.customers.city" not in proposed
+    assert not [key for key in proposed if key.startswith("public.orders.")]
+    assert "200 of 200 values are ssn (declared already)" in out.read_text()
+    assert "@" not in out.read_text()
+    # What has been reviewed is not written over.
+    assert CliRunner().invoke(app, arguments).exit_code != 0
+
+
 def test_a_refusal_says_why(config: Path) -> None:
     said = explain(config, "do $$ begin end $$")
     assert "is refused: Do is not open" in said
