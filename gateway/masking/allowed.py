@@ -22,7 +22,10 @@ SETTINGS: Final = _words("settings.txt")
 
 _MESSAGES: Final = frozenset({"notice", "warning", "error"})
 """Below these a server tells a client its plans."""
-_CHATTY: Final = frozenset({"auto_explain", "pgaudit", "pg_hint_plan", "pg_stat_statements"})
+_CHATTY: Final = frozenset(
+    {"auto_explain", "pgaudit", "pg_hint_plan", "pg_stat_statements", "plpgsql", "plperl",
+     "pltcl", "plpython", "plv8"}
+)  # fmt: skip
 
 
 def setting(name: str, value: str) -> bool:

@@ -77,7 +77,10 @@ class Hidden:
     are looked for, after pg_catalog.
 
     `functions` may be called; `shadowing` are names that a user-defined function has, `operators`
-    those that a user-defined operator has.
+    those that a user-defined operator has. `uncallable` are all functions' names that may not be
+    called, `types` those whose casts or constraints run such a function. `attributes` are the
+    columns of every relation; `ruled` relations have rules, `unique` columns unique indexes
+    (a relation's hidden ones).
     """
 
     database: str
@@ -88,6 +91,11 @@ class Hidden:
     shadowing: frozenset[str]
     operators: frozenset[str]
     token_keys: Mapping[str, bytes] = field(default_factory=dict)
+    uncallable: frozenset[str] = frozenset()
+    types: frozenset[str] = frozenset()
+    attributes: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    ruled: frozenset[tuple[str, str]] = frozenset()
+    unique: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
     def by_origin(self) -> dict[tuple[int, int], Column]:
         """Hidden columns by (table OID, column number), as a RowDescription names them."""

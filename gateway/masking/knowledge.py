@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pglast import parser
 
+from gateway.masking import allowed
 from gateway.masking.hidden import Column, Hidden, Mask, Relation
 from gateway.masking.tree import STAR, Reading, read, strings
 
@@ -65,7 +66,8 @@ FUNCTIONS: Final = f"""
 SELECT p.proname::text,
        (n.nspname = 'pg_catalog' AND p.oid < 16384) OR p.oid IN ({_EXTENSIONS}),
        pg_catalog.bool_and(p.oid >= 16384
-           OR (p.provolatile = 'i' AND l.lanname IN ('internal', 'sql')))
+           AND (p.provolatile = 'i' OR l.lanname = 'c' AND p.proname !~ '^(st_|_?postgis|find_)')
+           OR (p.oid < 16384 AND p.provolatile = 'i' AND l.lanname IN ('internal', 'sql')))
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
@@ -75,6 +77,58 @@ SELECT p.proname::text,
 OPERATORS: Final = f"""
 SELECT DISTINCT oprname::text FROM pg_catalog.pg_operator
  WHERE oid >= 16384 AND oid NOT IN ({_EXTENSIONS})
+"""
+# Columns that hold whole rows of a relation.
+COMPOSITES: Final = """
+SELECT a.attrelid::int8, a.attname::text, coalesce(b.typrelid, e.typrelid, t.typrelid)::int8
+  FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
+  LEFT JOIN pg_catalog.pg_type e ON t.typcategory = 'A' AND e.oid = t.typelem
+ WHERE a.attnum > 0 AND NOT a.attisdropped AND c.oid >= 16384
+   AND coalesce(b.typrelid, e.typrelid, t.typrelid) <> 0
+"""
+# What refers to a column by a foreign key has that column's values.
+REFERRING: Final = """
+SELECT c.conrelid::int8, a.attname::text, c.confrelid::int8, f.attname::text
+  FROM pg_catalog.pg_constraint c
+ CROSS JOIN LATERAL unnest(c.conkey, c.confkey) AS k (mine, theirs)
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.mine
+  JOIN pg_catalog.pg_attribute f ON f.attrelid = c.confrelid AND f.attnum = k.theirs
+ WHERE c.contype = 'f'
+"""
+RULED: Final = """
+SELECT DISTINCT n.nspname::text, c.relname::text
+  FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE r.rulename <> '_RETURN' AND r.oid >= 16384
+"""
+# An index on an expression may be on any of its columns.
+UNIQUE: Final = """
+SELECT DISTINCT n.nspname::text, c.relname::text, a.attname::text
+  FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+   AND (i.indexprs IS NOT NULL OR a.attnum = ANY (i.indkey::int2[]))
+ WHERE (i.indisunique OR i.indisexclusion) AND c.oid >= 16384
+"""
+# Types whose values somebody's function makes, by a cast or a constraint.
+TYPES: Final = """
+SELECT t.typname::text, p.proname::text
+  FROM pg_catalog.pg_cast k JOIN pg_catalog.pg_proc p ON p.oid = k.castfunc
+  JOIN pg_catalog.pg_type t ON t.oid IN (k.castsource, k.casttarget)
+ WHERE k.oid >= 16384
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                    WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_proc'::regclass
+                      AND d.objid = p.oid)
+UNION
+SELECT t.typname::text, p.proname::text
+  FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass
+   AND d.objid = c.oid AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+  JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+ WHERE p.oid >= 16384
 """
 SESSION: Final = """
 SELECT pg_catalog.current_database()::text, pg_catalog.current_schemas(false)::text[]
@@ -96,6 +150,17 @@ class Knowledge:
     operators: tuple[str, ...]
     database: str
     path: tuple[str, ...]
+    composites: tuple[tuple[int, str, int], ...] = ()
+    referring: tuple[tuple[int, str, int, str], ...] = ()
+    ruled: tuple[tuple[str, str], ...] = ()
+    unique: tuple[tuple[str, str, str], ...] = ()
+    types: tuple[tuple[str, str], ...] = ()
+
+    def safe(self, declared: Iterable[str] = ()) -> frozenset[str]:
+        """Functions that read nothing but their arguments; `declared` are the owner's own."""
+        pure = {name for name, builtin, pure in self.functions if builtin and pure}
+        own = {name for name, builtin, _ in self.functions if not builtin}
+        return frozenset(((pure | allowed.FUNCTIONS) - own) | set(declared))
 
 
 def lineage(
@@ -115,7 +180,7 @@ def lineage(
         declared = classified.get(source)
         if declared is not None:
             masks.setdefault(oid, {})[column] = replace(declared, origin=source)
-    own = {name for name, builtin, _ in knowledge.functions if not builtin} - set(functions)
+    pure = Pure(knowledge.safe(functions), frozenset(knowledge.operators))
 
     def add(oid: int, found: Mapping[str, Mask]) -> bool:
         known, columns = masks.get(oid, {}), names.get(oid, [])
@@ -132,15 +197,46 @@ def lineage(
             # A parent shows its children's rows.
             changed |= add(child, masks.get(parent, {})) | add(parent, masks.get(child, {}))
         for oid, column, expression in knowledge.generated:
-            if _computed(f"SELECT {expression}", set(masks.get(oid, {})), own):
+            if _computed(f"SELECT {expression}", set(masks.get(oid, {})), pure):
                 changed |= add(oid, {column: Mask(_COMPUTED, "full")})
         for oid, definition in knowledge.views:
             columns = names.get(oid, [])
-            changed |= add(oid, _view(definition, columns, masks, by_name, knowledge.path, own=own))
+            found = _view(definition, columns, masks, by_name, knowledge.path, pure=pure)
+            changed |= add(oid, found)
+        for oid, column, row_of in knowledge.composites:
+            if masks.get(row_of):
+                changed |= add(oid, {column: Mask(_COMPUTED, "full")})
+        for oid, column, parent, key in knowledge.referring:
+            if key in masks.get(parent, {}):
+                changed |= add(oid, {column: masks[parent][key]})
     return masks
 
 
-def _computed(query: str, hidden: set[str], own: set[str]) -> bool:
+@dataclass(frozen=True, slots=True)
+class Pure:
+    """What a definition may call: functions but these, and operators of these names, may read
+    anything.
+    """
+
+    functions: frozenset[str]
+    operators: frozenset[str]
+
+    def reads(self, reading: Reading) -> bool:
+        """Whether it calls what may read anything, or reads a catalog that holds data."""
+        return bool(
+            any(path[-1] not in self.functions for path in reading.functions)
+            or any(path[-1] in self.operators for path in reading.operators if path)
+            or reading.settings
+            or any(
+                reference.schema in ("", "pg_catalog")
+                and reference.name.startswith("pg_")
+                and reference.name not in allowed.CATALOGS
+                for reference in reading.references
+            )
+        )
+
+
+def _computed(query: str, hidden: set[str], pure: Pure) -> bool:
     """Whether a SELECT of one expression may hold what is hidden."""
     try:
         tree = json.loads(parser.parse_sql_json(query))
@@ -149,12 +245,7 @@ def _computed(query: str, hidden: set[str], own: set[str]) -> bool:
         return True
     named = {path[-1] for path in reading.columns}
     named |= {path[-1] for _, path, _ in reading.outputs}
-    return bool(named & hidden or _own(reading, own) or reading.unknown)
-
-
-def _own(reading: Reading, own: set[str]) -> bool:
-    """Whether it calls a function of the target's own, which may read anything."""
-    return any(path[-1] in own for path in reading.functions)
+    return bool(named & hidden or pure.reads(reading) or reading.unknown)
 
 
 def _view(
@@ -164,7 +255,7 @@ def _view(
     by_name: Mapping[tuple[str, str], int],
     path: tuple[str, ...],
     *,
-    own: set[str],
+    pure: Pure,
 ) -> dict[str, Mask]:
     """Masks of a view's columns, by what its definition says."""
     everything = {column: Mask(_COMPUTED, "full") for column in columns}
@@ -180,7 +271,7 @@ def _view(
         oids = [by_name[key] for s in schemas if (key := (s, reference.name)) in by_name]
         sources += [masks[oid] for oid in oids[:1] if oid in masks]
     hidden = {name: mask for source in sources for name, mask in source.items()}
-    if _own(reading, own):
+    if pure.reads(reading) or reading.unknown:
         return everything
     if not hidden:
         return {}
@@ -255,6 +346,10 @@ def hidden_from(
     own = frozenset(allowed_functions)
     shadowing = {name for name, builtin, _ in knowledge.functions if not builtin} - own
     functions = {name for name, builtin, pure in knowledge.functions if builtin and pure} | own
+    callable_ = functions | allowed.FUNCTIONS
+    unique: dict[tuple[str, str], set[str]] = {}
+    for schema, relation, name in knowledge.unique:
+        unique.setdefault((schema, relation), set()).add(name)
     return Hidden(
         database=knowledge.database,
         protected=protected,
@@ -264,4 +359,12 @@ def hidden_from(
         shadowing=frozenset(shadowing),
         operators=frozenset(knowledge.operators),
         token_keys=token_keys or {},
+        uncallable=frozenset(name for name, _, _ in knowledge.functions if name not in callable_),
+        types=frozenset(name for name, function in knowledge.types if function not in own),
+        attributes={
+            names[oid]: frozenset(column.name for column in listed)
+            for oid, listed in columns.items()
+        },
+        ruled=frozenset(knowledge.ruled),
+        unique={key: frozenset(found) for key, found in unique.items()},
     )

@@ -19,7 +19,7 @@ from pglast import parser
 
 from gateway.masking import allowed, sqlmask
 from gateway.masking.hidden import Hidden, Relation
-from gateway.masking.tree import STAR, Reading, Reference, read, strings
+from gateway.masking.tree import STAR, Reading, Reference, constant, read, strings
 
 _SYSTEM: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _DOT: Final = "ASCII_46"
@@ -42,6 +42,11 @@ _HARMLESS: Final = frozenset(
 _UNPROTECTED_ONLY: Final = frozenset(
     {"CreateStmt", "IndexStmt", "AlterTableStmt", "RenameStmt", "CommentStmt", "CreateStatsStmt",
      "ViewStmt", "AlterObjectSchemaStmt", "CreateSchemaStmt"}
+)  # fmt: skip
+
+_RENAMED: Final = frozenset(
+    {"OBJECT_TABLE", "OBJECT_COLUMN", "OBJECT_INDEX", "OBJECT_VIEW", "OBJECT_SEQUENCE",
+     "OBJECT_TABCONSTRAINT", "OBJECT_MATVIEW"}
 )  # fmt: skip
 
 
@@ -167,6 +172,9 @@ class _Planner:
             case "PrepareStmt" | "DeclareCursorStmt":
                 return self._inner(node["query"])
             case "ExplainStmt":
+                if "ExecuteStmt" in node["query"]:
+                    # What was prepared may be a rewrite, and a token's key stands in its text.
+                    raise _Refused("its plan would show how columns are masked")
                 inner = self._inner(node["query"])
                 if inner.action == "rewrite":
                     raise _Refused("its plan would show how columns are masked", inner.columns)
@@ -211,6 +219,7 @@ class _Planner:
         protected = self._protected(reading)
         if not protected:
             return PASS
+        self._check_probing(kind, node, reading)
         hidden = frozenset().union(*(relation.hidden for _, relation in protected))
         probes, refused_equalities = self._probes(reading, protected)
         reading.columns += refused_equalities
@@ -259,20 +268,81 @@ class _Planner:
             ):
                 raise _Refused(f"operator {path[-1]} may read what you may not see")
         for name in reading.settings:
-            if not name or not allowed.setting(name, "notice"):
+            if name.lower() == "client_min_messages" or not allowed.setting(name, "notice"):
                 raise _Refused(f"setting {name or 'by an expression'} may change what is masked")
-        for path in reading.columns + [column for _, column, _ in reading.outputs]:
-            # c.f may be f(c).
-            if path[-1] in hidden.shadowing and not self._is_column(path[-1], reading):
-                raise _Refused(f"function {path[-1]} may read what you may not see")
+        for name in sorted(reading.types & hidden.types):
+            raise _Refused(f"type {name} may read what you may not see")
+        for path in reading.notations:
+            # c.f may be f(c), whatever c is: ('select ...').ts_stat runs it.
+            name = path[-1]
+            uncallable = name in hidden.uncallable or name in hidden.shadowing
+            if uncallable and not self._is_column(path, reading):
+                raise _Refused(f"function {name} may read what you may not see")
 
-    def _is_column(self, name: str, reading: Reading) -> bool:
-        return any(
-            name == column.name
+    def _is_column(self, path: tuple[str, ...], reading: Reading) -> bool:
+        """Whether every relation that it may be of has such a column: then it is no function."""
+        meant = [
+            reference
             for reference in reading.references
-            for relation in self._candidates(reference)
-            for column in relation.columns
-        )
+            if (reference.alias or reference.name) == path[-2]
+        ]
+        return bool(meant) and not any(self._lacks(reference, path[-1]) for reference in meant)
+
+    def _lacks(self, reference: Reference, column: str) -> bool:
+        if reference.renames:
+            return True
+        schemas = (reference.schema,) if reference.schema else self._hidden.path
+        for schema in schemas:
+            known = self._hidden.attributes.get((schema, reference.name))
+            if known is not None:
+                return column not in known
+        return True
+
+    def _check_probing(self, kind: str, node: dict[str, Any], reading: Reading) -> None:
+        """Many values tried at once against a unique index of what is hidden. Raises _Refused.
+
+        One at a time a person learns what any writer learns, that a value is taken; a thousand at a
+        time they find an unknown one by halving.
+        """
+        if reading.conflicts and any(self._probes_conflict(each) for each in reading.conflicts):
+            for reference in reading.references:
+                relation = self._resolve(reference) if reference.writes else None
+                if relation is not None and self._unique(relation):
+                    raise _Refused("ON CONFLICT would tell which hidden values exist")
+        writes = [(kind, node), *_changes(node)] if reading.nested_writes else [(kind, node)]
+        for each, change in writes:
+            if each not in ("InsertStmt", "UpdateStmt", "MergeStmt"):
+                continue
+            relation = self._resolve(_reference(change["relation"]))
+            unique = self._unique(relation) if relation is not None else frozenset()
+            if relation is None or not unique:
+                continue
+            if each == "MergeStmt":
+                raise _Refused("MERGE would tell which hidden values exist", [relation.full_name])
+            if each == "InsertStmt":
+                source = change.get("selectStmt", {}).get("SelectStmt", {})
+                listed = {target["ResTarget"]["name"] for target in change.get("cols", [])}
+                many = bool(source) and len(source.get("valuesLists", [])) != 1
+                if many and (not listed or listed & unique):
+                    raise _Refused(
+                        "many rows at once would tell which hidden values exist",
+                        self._named([(Reference("", "", "", "", False, False, False, True, 0),
+                                      relation)], unique),
+                    )  # fmt: skip
+                continue
+            for target in change.get("targetList", []):
+                result = target["ResTarget"]
+                if result["name"] in unique and not constant(result.get("val")):
+                    raise _Refused("a value that is computed would tell which hidden ones exist")
+
+    @staticmethod
+    def _probes_conflict(clause: dict[str, Any]) -> bool:
+        infer = clause.get("infer") or {}
+        return bool(infer.get("conname")) or not infer.get("indexElems")
+
+    def _unique(self, relation: Relation) -> frozenset[str]:
+        named = self._hidden.unique.get((relation.schema, relation.name), frozenset())
+        return named & relation.hidden
 
     def _protected(self, reading: Reading) -> list[tuple[Reference, Relation]]:
         found = []
@@ -292,20 +362,30 @@ class _Planner:
         hidden, schema, name = self._hidden, reference.schema, reference.name
         if reference.catalog and reference.catalog != hidden.database:
             raise _Refused("cross-database references are not implemented", sqlstate="0A000")
-        if (name if schema in ("", "pg_temp") else f"{schema}.{name}") in self._own:
-            return None
         if schema == "pg_catalog" or (not schema and name.startswith("pg_")):
             if name in allowed.CATALOGS:
                 return None
             raise _Refused(f"{name} may hold what you may not see")
         if schema == "information_schema":
             return None
-        for place in (schema,) if schema else hidden.path:
-            found = hidden.protected.get((place, name))
-            if found is not None:
-                return found
-            if (place, name) in hidden.known:
-                return None
+        places = [
+            place
+            for place in ((schema,) if schema else hidden.path)
+            if (place, name) in hidden.protected or (place, name) in hidden.known
+        ]
+        if reference.writes and any((place, name) in hidden.ruled for place in places):
+            raise _Refused(f"a rule on {name} may read what you may not see")
+        found = [
+            hidden.protected[place, name] for place in places if (place, name) in hidden.protected
+        ]
+        if found and (places[0], name) not in hidden.protected:
+            # An open transaction may have dropped the first.
+            raise _Refused(f"{name} is in several schemas: say which")
+        if found:
+            return found[0]
+        # What is known comes first: a name that this session made, or tried to, may be another's.
+        if places or (name if schema in ("", "pg_temp") else f"{schema}.{name}") in self._own:
+            return None
         shown = f"{schema}.{name}" if schema else name
         raise _Refused(f'relation "{shown}" does not exist', sqlstate=_UNDEFINED)
 
@@ -463,6 +543,10 @@ class _Planner:
             return found
         relation = self._target(node["relation"])
         if node.get("is_from"):
+            given = {each["String"]["sval"] for each in node.get("attlist", [])}
+            unique = self._unique(relation) if relation is not None else frozenset()
+            if unique and (not given or given & unique):
+                raise _Refused("many rows at once would tell which hidden values exist")
             self._expressions(node.get("whereClause"))
             return PASS
         if relation is None:
@@ -520,6 +604,13 @@ class _Planner:
     def _definition(self, kind: str, node: dict[str, Any]) -> Plan:
         """DDL: it must not mention anything protected, nor call what may read it."""
         created = ""
+        if kind == "CreateSchemaStmt" and node.get("schemaElts"):
+            raise _Refused("a schema's objects are to be made one by one")
+        if kind in ("RenameStmt", "AlterObjectSchemaStmt") and (
+            node.get("renameType", node.get("objectType")) not in _RENAMED
+        ):
+            # An open transaction's new names are not known to anybody else.
+            raise _Refused("another name may hide what it reads")
         for name, schema in _names(_without_safe_keys(node, self._hidden)):
             if any(
                 key[1] == name and (not schema or key[0] == schema)
@@ -532,9 +623,7 @@ class _Planner:
             ((inner_kind, query),) = node["query"].items()
             self._query(inner_kind, query)
             created = self._made(node["view"])
-        for path in _calls(node):
-            if path[-1] not in self._hidden.functions and path[-1] not in allowed.FUNCTIONS:
-                raise _Refused(f"function {'.'.join(path)} may read what you may not see")
+        self._check_calls(_called(node))
         return Plan("pass", creates=created)
 
 
@@ -587,7 +676,26 @@ def _without_safe_keys(node: Any, hidden: Hidden) -> Any:
     }
 
 
-def _calls(node: Any) -> Iterable[tuple[str, ...]]:
+def _called(node: Any) -> Reading:
+    """What a definition calls, wherever: functions, operators, types."""
+    reading = Reading()
     for key, value in _nodes(node):
-        if key == "FuncCall":
-            yield strings(value["funcname"])
+        match key:
+            case "FuncCall":
+                reading.functions.append(strings(value["funcname"]))
+            case "A_Expr":
+                reading.operators.add(strings(value.get("name", [])))
+            case "typeName":
+                reading.types.update(strings(value.get("names", []))[-1:])
+            case "A_Indirection":
+                reading.notations += [("", name) for name in strings(value.get("indirection", []))]
+            case "ColumnRef":
+                path = strings(value["fields"])
+                reading.notations += [path] if len(path) > 1 else []
+    return reading
+
+
+def _changes(node: Any) -> Iterable[tuple[str, Any]]:
+    for key, value in _nodes(node):
+        if key in ("InsertStmt", "UpdateStmt", "MergeStmt"):
+            yield key, value

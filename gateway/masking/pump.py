@@ -41,6 +41,9 @@ class PumpError(Exception):
 def mask(column: Column, value: str, token_key: bytes = b"") -> str | None:
     """What is shown of one value; None for NULL."""
     assert column.mask is not None  # noqa: S101 (narrowing)
+    if column.type == "bpchar":
+        # Its blanks at the end are no part of the value: the target's casts leave them out, too.
+        value = value.rstrip(" ")
     match column.mask.name:
         case "null":
             return None

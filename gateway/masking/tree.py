@@ -28,7 +28,7 @@ _UNDERSTOOD: Final = _QUERIES | {
     "WindowDef", "XmlExpr", "XmlSerialize",
 }  # fmt: skip
 # Names of what is created or given another name, not references.
-_NAMES_ONLY: Final = frozenset({"alias", "join_using_alias", "typeName"})
+_NAMES_ONLY: Final = frozenset({"alias", "join_using_alias"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class Reading:
     that are: place, name, alias. `equalities` are columns that the outermost WHERE compares with a
     constant. `settings` are what set_config is called for, empty where that is no constant. Of the
     `aliases` of all that is in FROM, `derived` are those of subqueries, CTEs and functions, `joins`
-    those of joins.
+    those of joins. `notations` are names that may be calls of functions (`x.f` is `f(x)`), `types`
+    those of casts, `conflicts` what an ON CONFLICT speaks of.
     """
 
     references: list[Reference] = field(default_factory=list)
@@ -64,12 +65,15 @@ class Reading:
     functions: list[tuple[str, ...]] = field(default_factory=list)
     operators: set[tuple[str, ...]] = field(default_factory=set)
     settings: list[str] = field(default_factory=list)
+    notations: list[tuple[str, ...]] = field(default_factory=list)
     merged: set[str] = field(default_factory=set)
     aliases: set[str] = field(default_factory=set)
     derived: set[str] = field(default_factory=set)
     joins: set[str] = field(default_factory=set)
     natural: bool = False
     nested_writes: bool = False
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    types: set[str] = field(default_factory=set)
     unknown: str = ""
 
 
@@ -90,7 +94,14 @@ def _column(node: Any) -> tuple[str, ...] | None:
     return strings(found["fields"]) if found else None
 
 
-def _constant(node: Any) -> bool:
+def _constant_setting(args: list[Any]) -> str:
+    """The name in set_config's arguments, empty where it is no constant."""
+    first = (args or [{}])[0].get("A_Const", {})
+    return str(first.get("sval", {}).get("sval", ""))
+
+
+def constant(node: Any) -> bool:
+    """Whether it is a literal or a parameter, cast or not."""
     while isinstance(node, dict) and "TypeCast" in node:
         node = node["TypeCast"].get("arg")
     return isinstance(node, dict) and ("A_Const" in node or "ParamRef" in node)
@@ -134,9 +145,12 @@ class _Reader:
                 others.append(target)
             else:
                 reading.outputs.append((place, column, result.get("name", "")))
+                if len(column) > 1:
+                    reading.notations.append(column)
         if simple or kind in ("UpdateStmt", "DeleteStmt"):
-            condition, equal = _equalities(rest.get("whereClause"))
+            condition, equal, constants = _equalities(rest.get("whereClause"))
             reading.equalities += equal
+            others += constants
             if condition is None:
                 rest.pop("whereClause", None)
             else:
@@ -153,7 +167,9 @@ class _Reader:
             return
         for key, value in node.items():
             if not key[:1].isupper():
-                if key not in _NAMES_ONLY:
+                if key == "typeName":
+                    self._reading.types.update(strings(value.get("names", []))[-1:])
+                elif key not in _NAMES_ONLY:
                     self.stack.append((value, env))
                 continue
             self._named(key, value, env)
@@ -165,7 +181,10 @@ class _Reader:
             return
         match kind:
             case "ColumnRef":
-                reading.columns.append(strings(value["fields"]))
+                path = strings(value["fields"])
+                reading.columns.append(path)
+                if len(path) > 1:
+                    reading.notations.append(path)
             case "RangeVar":
                 self._range(value, env, writes=False, sampled=False)
             case "RangeTableSample":
@@ -178,8 +197,7 @@ class _Reader:
             case "FuncCall":
                 path = strings(value["funcname"])
                 if path in (("set_config",), ("pg_catalog", "set_config")):
-                    first = (value.get("args") or [{}])[0].get("A_Const", {})
-                    reading.settings.append(first.get("sval", {}).get("sval", ""))
+                    reading.settings.append(_constant_setting(value.get("args", [])))
                 else:
                     reading.functions.append(path)
                 self.stack += [(v, env) for k, v in value.items() if k != "funcname"]
@@ -195,6 +213,7 @@ class _Reader:
             case "A_Indirection":
                 for each in strings(value.get("indirection", [])):
                     reading.columns.append(("", each))
+                    reading.notations.append(("", each))
                 self.stack.append((value, env))
             case "JoinExpr":
                 reading.natural |= bool(value.get("isNatural"))
@@ -263,6 +282,7 @@ class _Reader:
     def _on_conflict(self, clause: dict[str, Any], env: frozenset[str]) -> None:
         """`SET email = excluded.email` is what the client itself sent."""
         kept = []
+        self._reading.conflicts.append(clause)
         for target in clause.get("targetList", []):
             column = _column(target["ResTarget"].get("val"))
             if column is None or len(column) != 2 or column[0] != "excluded":
@@ -293,30 +313,32 @@ class _Reader:
         )
 
 
-def _equalities(condition: Any) -> tuple[Any, list[tuple[str, ...]]]:
-    """`condition` without its conjuncts `column = constant`, and the columns of those."""
+def _equalities(condition: Any) -> tuple[Any, list[tuple[str, ...]], list[Any]]:
+    """`condition` without its conjuncts `column = constant`, and what those are of."""
     if not isinstance(condition, dict):
-        return condition, []
+        return condition, [], []
     together = condition.get("BoolExpr")
     conjuncts = together["args"] if together and together["boolop"] == "AND_EXPR" else [condition]
-    kept, columns = [], []
+    kept, columns, constants = [], [], []
     for each in conjuncts:
-        column = _equality(each.get("A_Expr"))
-        if column is None:
+        found = _equality(each.get("A_Expr"))
+        if found is None:
             kept.append(each)
         else:
-            columns.append(column)
+            columns.append(found[0])
+            constants.append(found[1])
     if not columns:
-        return condition, []
-    return ({"BoolExpr": {"boolop": "AND_EXPR", "args": kept}} if kept else None), columns
+        return condition, [], []
+    rest = {"BoolExpr": {"boolop": "AND_EXPR", "args": kept}} if kept else None
+    return rest, columns, constants
 
 
-def _equality(node: Any) -> tuple[str, ...] | None:
+def _equality(node: Any) -> tuple[tuple[str, ...], Any] | None:
     if not node or node.get("kind") != "AEXPR_OP" or strings(node.get("name", [])) != ("=",):
         return None
     left, right = node.get("lexpr"), node.get("rexpr")
     for one, other in ((left, right), (right, left)):
         column = _column(one)
-        if column is not None and STAR not in column and _constant(other):
-            return column
+        if column is not None and STAR not in column and constant(other):
+            return column, other
     return None

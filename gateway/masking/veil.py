@@ -6,7 +6,6 @@ Shared by every session with the same hidden columns; immutable but for what it 
 from __future__ import annotations
 
 import re
-import shlex
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -29,6 +28,11 @@ _NAMING: Final = frozenset("SVCstcdnFLR")
 # whose message names a constraint and whose detail holds the row.
 _OF_NAMES: Final = ("42", "3D", "3F", "23")
 _DETAILED: Final = ("42", "3D", "3F")
+# Where PostgreSQL's procedural languages raise what a function says.
+_RAISING: Final = frozenset({"exec_stmt_raise", "exec_stmt_assert"})
+_LANGUAGES: Final = ("plpy_", "plperl", "pltcl", "plv8")
+_HIDDEN_WORDS: Final = "a function's message is not shown: it may hold what you may not see"
+_NUMBER: Final = re.compile(r"\d{3,}")
 _OWN: Final = ("user", "database", "application_name", "replication", "options")
 
 NOT_KNOWN: Final = Plan("refuse", "what is classified at the target is not known yet")
@@ -101,13 +105,24 @@ class Veil:
     def words(self, fields: Mapping[str, str], statement: str) -> dict[str, str]:
         """An error's or notice's fields without data: only what the person typed is quoted."""
         sqlstate = fields.get("C", "")
+        if fields.get("R") in _RAISING or fields.get("F", "").startswith(_LANGUAGES):
+            # A function chose every word, its SQLSTATE and the names it speaks of.
+            said = {code: text for code, text in fields.items() if code in "SVCPFLR"}
+            return {**said, "M": _HIDDEN_WORDS}
         kept = {code: text for code, text in fields.items() if code in _NAMING or code in "PM"}
-        if sqlstate.startswith(_DETAILED):
+        # A position is where a text is at fault before it reads anything.
+        typed = "P" in fields
+        within = "W" in fields or "q" in fields
+        if typed and sqlstate.startswith(_DETAILED):
             kept.update({code: text for code, text in fields.items() if code in "DH"})
-        if not sqlstate.startswith(_OF_NAMES):
-            kept["M"] = _QUOTED.sub(
-                lambda found: _shown(found.group(), statement), fields.get("M", "")
-            )
+        if sqlstate.startswith("23") or (typed and sqlstate.startswith(_OF_NAMES)):
+            return kept
+        # Otherwise what is quoted may be data: of a view's expression, of a function's own query.
+        # What the person typed is known to them, but a list of guesses must not find the right one.
+        shown = statement if typed or not (within or sqlstate.startswith("22")) else ""
+        kept["M"] = _QUOTED.sub(lambda found: _shown(found.group(), shown), fields.get("M", ""))
+        if within:
+            kept["M"] = _NUMBER.sub("***", kept["M"])
         return kept
 
 
@@ -118,10 +133,7 @@ def _shown(quoted: str, statement: str) -> str:
 
 def _options(text: str) -> list[tuple[str, str]] | None:
     """The settings of a start-up packet's `options`: -c name=value or --name=value."""
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        return None
+    words = _words(text)
     found = []
     while words:
         word = words.pop(0)
@@ -138,6 +150,14 @@ def _options(text: str) -> list[tuple[str, str]] | None:
             return None
         found.append((name.strip(), value.strip()))
     return found
+
+
+def _words(text: str) -> list[str]:
+    """As PostgreSQL splits them: a backslash keeps the next character, quotes mean nothing."""
+    return [
+        re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL)
+        for word in re.findall(r"(?:\\.|[^\s\\])+", text, flags=re.DOTALL)
+    ]
 
 
 def _cost(text: str, known: Plan) -> int:

@@ -361,7 +361,9 @@ class Answering:
                     if head.ours:
                         return
                 else:
-                    self._begin_data("rows").described = whole[5:]
+                    shown = self._begin_data("rows")
+                    # A statement may have several results, each described: by a rule, for one.
+                    shown.described, shown.pump, shown.pumped = whole[5:], None, False
             case "n":
                 if head is None or head.kind is not Expect.DESCRIBE:
                     raise ProtocolViolation("the target answers something else")
