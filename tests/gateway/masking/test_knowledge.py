@@ -32,7 +32,7 @@ def known(**more: Any) -> Knowledge:
         "inherited": (),
         "views": (),
         "generated": (),
-        "functions": (("upper", True, True), ("peek", False, False)),
+        "functions": (("upper", True, True), ("count", True, True), ("peek", False, False)),
         "operators": (),
         "database": "shop",
         "path": ("public",),
