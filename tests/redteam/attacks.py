@@ -3,6 +3,7 @@
 Every one shows a secret when it is run at the database itself.
 """
 
+# ruff: noqa: E501 (one statement a line)
 from __future__ import annotations
 
 from typing import Final

@@ -105,7 +105,8 @@ create function get_ssn(int) returns text language sql stable as
 create function leak_definer() returns setof text language sql security definer stable as
     'select ssn::text from public.people';
 create function leak_plpgsql() returns text language plpgsql as
-    $$ declare r text; begin execute 'select ssn from public.people limit 1' into r; return r; end $$;
+    $$ declare r text; begin execute 'select ssn from public.people limit 1' into r;
+    return r; end $$;
 create function leak_table() returns table (a int, b text) language sql stable as
     'select id, ssn::text from public.people';
 create function of_order(orders) returns text language sql stable as

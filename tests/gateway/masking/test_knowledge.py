@@ -32,7 +32,12 @@ def known(**more: Any) -> Knowledge:
         "inherited": (),
         "views": (),
         "generated": (),
-        "functions": (("upper", True, True), ("count", True, True), ("peek", False, False)),
+        "functions": (
+            ("upper", True, True),
+            ("count", True, True),
+            ("length", True, True),
+            ("peek", False, False),
+        ),
         "operators": (),
         "database": "shop",
         "path": ("public",),
@@ -111,7 +116,7 @@ def test_who_sees_a_column_sees_what_is_it_and_not_what_is_computed() -> None:
     hidden = hidden_from(knowledge, masks, lambda mask: mask.origin == SSN)
     assert hidden.protected["public", "people"].hidden == {"mail"}
     assert hidden.protected["public", "v"].hidden == {"b"}
-    assert hidden.functions == {"upper"}
+    assert hidden.functions == {"upper", "count", "length"}
     assert hidden.shadowing == {"peek"}
 
 
