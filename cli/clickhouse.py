@@ -10,18 +10,26 @@ from cli.problems import Problem
 DATABASE = "audit"
 
 
-def query(document: dict[str, Any], sql: str, output_format: str, timeout_s: float = 60) -> str:
+def query(
+    document: dict[str, Any],
+    sql: str,
+    output_format: str,
+    timeout_s: float = 60,
+    *,
+    vault: bool = False,
+) -> str:
     """Text of the answer in one of ClickHouse's formats. Raises Problem with its message.
 
-    `output_format` is the default: a FORMAT clause in `sql` wins.
+    `output_format` is the default: a FORMAT clause in `sql` wins. `vault`: with the token to which
+    sealed originals show.
     """
     import httpx
 
     endpoint = document["clickhouse"]
     try:
-        token = Path(endpoint["token_file"]).read_text().strip()
+        token = Path(endpoint["vault_token_file" if vault else "token_file"]).read_text().strip()
     except OSError as error:
-        raise Problem(f"cannot read {endpoint['token_file']}: {error.strerror}") from None
+        raise Problem(f"cannot read {error.filename}: {error.strerror}") from None
     try:
         answer = httpx.post(
             endpoint["url"],

@@ -16,7 +16,8 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from gateway.health import HealthServer
+from gateway.desk import open_desk
+from gateway.health import HttpServer, application
 from gateway.listener import listen
 from gateway.memory import give_back
 from gateway.node import Node
@@ -29,7 +30,9 @@ _COLLECT_AFTER = 20_000
 _OTHER_FILES = 100
 
 
-def _announce(settings: Settings, postgres_port: int, metrics_port: int) -> None:
+def _announce(
+    settings: Settings, postgres_port: int, metrics_port: int, desk_port: int | None
+) -> None:
     """Write the addresses bound, for whoever started us."""
     if settings.run_dir is None:
         return
@@ -39,6 +42,9 @@ def _announce(settings: Settings, postgres_port: int, metrics_port: int) -> None
         "postgres": {"host": gateway.postgres.host, "port": postgres_port},
         "metrics_url": f"http://{gateway.metrics_host}:{metrics_port}/metrics",
     }
+    if desk_port is not None:
+        scheme = "https" if gateway.postgres.certificate else "http"
+        addresses["desk_url"] = f"{scheme}://{gateway.desk.host}:{desk_port}"
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     path = settings.run_dir / f"{gateway.name}.json"
     partial = path.with_suffix(".partial")
@@ -51,13 +57,15 @@ async def serve(settings: Settings) -> None:
     gateway = settings.gateway
     node = Node(settings)
     server = await listen(node)
-    health = HealthServer(
-        node.journal, settings.gateway.metrics_host, settings.gateway.metrics_port
+    health = HttpServer(
+        application(node.journal), settings.gateway.metrics_host, settings.gateway.metrics_port
     )
     metrics_port = await health.start()
+    desk = open_desk(node)
+    desk_port = await desk.start() if desk else None
     node.start()
     port = server.port
-    _announce(settings, port, metrics_port)
+    _announce(settings, port, metrics_port, desk_port)
     log.info("listening", host=gateway.postgres.host, port=port)
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -68,6 +76,8 @@ async def serve(settings: Settings) -> None:
     log.info("stopping", connections=len(node.sessions))
     server.close()
     await node.sessions.end(_DRAIN_S)
+    if desk:
+        await desk.close()
     await node.close()
     await health.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import uvicorn
 from prometheus_client import generate_latest
@@ -37,15 +38,25 @@ def application(journal: Journal) -> Starlette:
     )
 
 
-class HealthServer:
-    """Serves `application` on the gateway's own loop."""
+class HttpServer:
+    """Serves an application on the gateway's own loop."""
 
-    def __init__(self, journal: Journal, host: str, port: int) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        host: str,
+        port: int,
+        *,
+        certificate: Path | None = None,
+        private_key: Path | None = None,
+    ) -> None:
         self._server = uvicorn.Server(
             uvicorn.Config(
-                application(journal),
+                app,
                 host=host,
                 port=port,
+                ssl_certfile=certificate,
+                ssl_keyfile=private_key,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -214,8 +214,11 @@ class Journal:
         self._wake.set()
         return entry
 
-    async def publish(self, topic: str, key: bytes, value: bytes) -> None:
-        """A record outside the stream, acknowledged. Raises NotDurable after the deadline."""
+    async def publish(self, topic: str, key: bytes, value: bytes | None) -> None:
+        """A record (None: a tombstone) outside the stream, acknowledged.
+
+        Raises NotDurable after the deadline.
+        """
         try:
             async with asyncio.timeout(self._settings.deadline_s):
                 await self._up.wait()

@@ -58,6 +58,8 @@ class WrapStore:
         # After a power cut the file may be behind or broken: both are cured from the topic.
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=OFF")
+        # What was erased must not survive in a page that is free.
+        self._database.execute("PRAGMA secure_delete=ON")
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS wraps (key_id BLOB PRIMARY KEY, value BLOB)"
         )
@@ -113,6 +115,9 @@ class WrapStore:
         last = records[-1]
         self._set(offset=last.offset, checksum=checksum(last))
         self._database.execute("COMMIT")
+        if any(record.value is None for record in records):
+            # Nor in the log of the pages as they were before.
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def get(self, key_id: bytes) -> bytes | None:
         """A gatebook.keys value."""

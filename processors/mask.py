@@ -22,6 +22,7 @@ from schemas.events import (
     Completed,
     CompletedOriginal,
     Decided,
+    Erased,
     Event,
     Masked,
     Original,
@@ -36,6 +37,7 @@ from schemas.events import (
     SessionOpened,
     SessionOpenedOriginal,
     StreamBegan,
+    Unsealed,
 )
 from schemas.masking.columns import Classification
 from schemas.masking.sql import MaskedStatement, mask_statement
@@ -347,6 +349,23 @@ def _policy_loaded(event: PolicyLoaded, original: Original | None, target: Targe
     }
 
 
+def _ids(ids: list[bytes]) -> list[str]:
+    return [str(UUID(bytes=value)) for value in ids]
+
+
+def _unsealed(event: Unsealed, original: Original | None, target: Target) -> _Fields:
+    return {"reason": event.reason, "details": _json({"events": _ids(event.events)})}
+
+
+def _erased(event: Erased, original: Original | None, target: Target) -> _Fields:
+    details = {
+        "keys": _ids(event.keys),
+        "person": event.person,
+        "sessions": _ids(event.sessions),
+    }
+    return {"reason": event.reason, "details": _json(details)}
+
+
 _MAKERS: Final[dict[type[Event], Callable[[Any, Original | None, Target], _Fields]]] = {
     StreamBegan: _began,
     SessionOpened: _opened,
@@ -358,4 +377,6 @@ _MAKERS: Final[dict[type[Event], Callable[[Any, Original | None, Target], _Field
     Completed: _completed,
     SessionClosed: _closed,
     PolicyLoaded: _policy_loaded,
+    Unsealed: _unsealed,
+    Erased: _erased,
 }

@@ -191,6 +191,22 @@ class PolicyLoaded(Event, frozen=True):
     reason: str
 
 
+class Unsealed(Event, frozen=True):
+    """`context` is the auditor's, without a target."""
+
+    events: list[bytes]
+    reason: str
+
+
+class Erased(Event, frozen=True):
+    """`context` is that of who asked, without a target."""
+
+    person: str
+    sessions: list[bytes]
+    keys: list[bytes]
+    reason: str
+
+
 Original = (
     SessionOpenedOriginal
     | AuthenticationFailedOriginal
@@ -269,6 +285,8 @@ KINDS: Final[tuple[type[Event], ...]] = (
     Completed,
     SessionClosed,
     PolicyLoaded,
+    Unsealed,
+    Erased,
 )
 ORIGINALS: Final[dict[type[Event], type[_Record]]] = {
     SessionOpened: SessionOpenedOriginal,

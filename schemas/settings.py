@@ -200,6 +200,21 @@ class Journal(_Section):
     )
 
 
+class Desk(_Section):
+    """Where auditors have what they do recorded, before they do it: HTTPS with the certificate of
+    `gateway.postgres`.
+    """
+
+    host: str = Field("127.0.0.1", description="Address to bind.")
+    port: int = Field(0, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
+    unsealers: list[str] = Field(
+        default_factory=list, description="Groups whose members may open originals."
+    )
+    erasers: list[str] = Field(
+        default_factory=list, description="Groups whose members may have originals erased."
+    )
+
+
 class Gateway(_Section):
     """`python -m gateway`."""
 
@@ -220,6 +235,7 @@ class Gateway(_Section):
         "that long.",
     )
     journal: Journal = Field(default_factory=Journal)  # type: ignore[arg-type]
+    desk: Desk = Field(default_factory=Desk)  # type: ignore[arg-type]
     catalog_refresh_s: float = Field(
         30.0, gt=0, description="How often a target's catalog is read."
     )

@@ -46,7 +46,17 @@ class Topic:
 TOPICS: tuple[Topic, ...] = (
     Topic(EVENTS, partitions=8),
     Topic(MASKED, partitions=4),
-    Topic(KEYS, partitions=1, compacted=True),
+    Topic(
+        KEYS,
+        partitions=1,
+        compacted=True,
+        extra={
+            # What was erased is gone from the brokers' disks soon after, however little is written;
+            # whoever was away for a month still learns of it.
+            "max.compaction.lag.ms": "3600000",
+            "delete.retention.ms": "2592000000",
+        },
+    ),
     Topic(SCHEMAS, partitions=1, compacted=True),
     # Commands, not history: worthless a minute later.
     Topic(CONTROL, partitions=1, retention_ms=86_400_000),

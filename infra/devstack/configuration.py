@@ -81,6 +81,7 @@ def document(
                 "private_key": str(state.tls / "server.key"),
             },
             "policies": str(POLICIES),
+            "desk": {"unsealers": ["auditors"], "erasers": ["auditors"]},
         },
         "mask": {
             "private_key": {"file": str(state.keys / "mask.pem")},
