@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import replay
 from cli.problems import Problem
 from cli.running import StateDirOption, state_at
 
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
         epilog="[bold]Example[/bold]\n\n"
         '  gatebook policy explain --as alice --group support "delete from orders"'
     )(explain)
+    replay.register(group)
     app.add_typer(group, name="policy")
 
 
@@ -328,8 +330,9 @@ def _print_explanation(found: Explanation) -> None:
     for rule in found.deciding:
         print(f"by          {rule.effect} {rule.name} ({rule.file}:{rule.line})")
     if found.otherwise is not None:
-        by = f" by {', '.join(found.otherwise.policies)}" if found.otherwise.policies else ""
-        print(f"without it  {found.otherwise.verdict.value}{by}")
+        other = found.otherwise
+        by = ", ".join(other.policies) or other.reason
+        print(f"without it  {other.verdict.value} ({by})")
     for rule in found.permits:
         where = f"permit {rule.name} ({rule.file}:{rule.line})"
         if rule.fails:

@@ -14,7 +14,7 @@ besides is for the caller to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from gateway.policy.catalog import (
 from gateway.policy.decide import Moment, Policies
 from gateway.policy.facts import SessionNames
 from gateway.policy.resolve import Resolver
-from gateway.policy.sql import analyse
+from gateway.policy.sql import Statement, analyse
 
 _MOST: Final = 100
 _QUOTED: Final = (
@@ -162,11 +162,13 @@ def run(document: Mapping[str, Any], policies: Policies) -> Iterable[Result]:
 
 
 def requests(
-    text: str, resolver: Resolver, meaning: SessionNames | None = None
+    text: str,
+    resolver: Resolver,
+    analyser: Callable[[str], Iterable[Statement]] = analyse,
 ) -> Iterator[Request]:
     """What a session asks that runs the statements of a text one after the other."""
-    meaning = meaning or SessionNames()
-    for statement in analyse(text):
+    meaning = SessionNames()
+    for statement in analyser(text):
         facts = resolver(statement, meaning)
         meaning = facts.after(meaning)
         yield Request(

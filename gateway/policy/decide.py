@@ -35,6 +35,8 @@ NEEDS_APPROVAL: Final = "this needs an approval, and approvals are not available
 _ASK: Final = "Ask the owner of the target to add a policy that permits it."
 _UNTIL_THEN: Final = "Until then, ask for a rule that permits it without one."
 _BROKEN: Final = "a policy could not be evaluated"
+BY_POLICY: Final = frozenset({NO_POLICY, NOT_UNDERSTOOD, NEEDS_APPROVAL, _BROKEN, ""})
+"""Reasons of refusals that other policies might not give."""
 _DAY_S: Final = 86_400
 _WEEKDAYS: Final = (
     "thursday", "friday", "saturday", "sunday", "monday", "tuesday", "wednesday",
@@ -299,6 +301,11 @@ class Policies:
                 resources.append(asked.function(name))
                 contexts.append(["execute"])
         return asked.ask(action, resources, context, contexts)
+
+    @property
+    def speaks_of_time(self) -> bool:
+        """Whether an answer may depend on when it is given."""
+        return self._mentions.time
 
     def _decision(self, answer: _Answer) -> Decision:
         names = answer.names
