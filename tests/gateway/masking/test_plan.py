@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.masking.plan import Edit, Plan, plan
-from tests.gateway.masking.shop import HIDDEN
+from tests.gateway.masking.shop import CUSTOMERS, HIDDEN
 
 
 @pytest.mark.parametrize(
@@ -225,3 +227,79 @@ def test_positions_point_to_what_was_typed() -> None:
 @given(st.text(max_size=40))
 def test_no_text_is_a_crash(text: str) -> None:
     assert plan(text, HIDDEN).action in ("pass", "pump", "rewrite", "refuse")
+
+
+WIDER = replace(
+    HIDDEN,
+    uncallable=frozenset({"ts_stat", "peek"}),
+    types=frozenset({"wrapped"}),
+    attributes={
+        ("public", "customers"): frozenset(column.name for column in CUSTOMERS.columns),
+        ("public", "orders"): frozenset({"id", "note", "peek"}),
+    },
+    known=HIDDEN.known | {("first", "customers"), ("public", "ruled")},
+    ruled=frozenset({("public", "ruled")}),
+    unique={("public", "customers"): frozenset({"id", "ssn"})},
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select ('select 1'::text).ts_stat",
+        "select (o.note).ts_stat from orders o",
+        "select c.peek from customers c, orders o",
+        "select x.peek from orders o, (select 1) x",
+        "select 1::wrapped",
+        "select id from customers where email = 'x'::wrapped",
+        "select set_config('client_min_messages', 'debug5', false)",
+        "explain execute p",
+        "explain (verbose) execute p (1)",
+        "insert into ruled values (1)",
+        "create schema s create view v as select 1",
+        "alter schema hr rename to other",
+        "alter function peek(int) rename to now",
+        "alter type wrapped set schema hr",
+        "create table t (a text default public.upper('x'))",
+        "create table t (a text default ('x' @@@ 'y'))",
+        "create table t (a text default 1::wrapped)",
+        "insert into customers (id, ssn) select 1, 'x'",
+        "insert into customers values (1), (2)",
+        "insert into customers (ssn) values ('1'), ('2')",
+        "insert into customers (ssn) values ('1') on conflict do nothing",
+        "insert into customers (ssn) values ('1') on conflict on constraint k do nothing",
+        "with x as (insert into customers (ssn) select 'x') select 1",
+        "update customers set ssn = id::text",
+        "merge into customers c using orders o on c.id = o.id when matched then do nothing",
+        "copy customers from stdin",
+        "copy customers (id, ssn) from stdin",
+    ],
+)
+def test_other_ways_to_a_value_are_refused(text: str) -> None:
+    assert plan(text, WIDER).action == "refuse"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select o.peek from orders o",
+        "insert into customers (id, ssn) values (1, 'x')",
+        "insert into customers (id, name) values (1, 'x'), (2, 'y')",
+        "insert into customers (id, ssn) values (1, 'x') on conflict (id) do nothing",
+        "update customers set ssn = $1 where id = 1",
+        "copy customers (id, name) from stdin",
+        "alter table orders rename to older",
+    ],
+)
+def test_what_is_near_them_is_not(text: str) -> None:
+    assert plan(text, WIDER).action == "pass"
+
+
+def test_a_name_that_a_session_made_is_not_trusted_before_what_is_known() -> None:
+    assert plan("select upper(ssn) from customers", WIDER, frozenset({"customers"})).edits
+
+
+def test_a_name_in_several_schemas_is_to_be_qualified() -> None:
+    two = replace(WIDER, path=("first", "public"))
+    assert plan("select id from customers", two).action == "refuse"
+    assert plan("select id from first.customers", two).action == "pass"
