@@ -237,7 +237,8 @@ def test_psycopg_sees_masks(place: Place) -> None:
     ["\\copy people to stdout", "\\copy (select ssn, email from people) to stdout",
      "select ssn from people \\gx", "select ssn || '' as x from people limit 1 \\gset\n\\echo :x",
      "select format('select %L', ssn) from people \\gexec", "\\set FETCH_COUNT 1\n" + CLEAR + ";",
-     "select ssn, city, id from people \\crosstabview", "\\sf get_ssn\nselect get_ssn(1);", "\\d+ people\n\\dS+ pg_stats\ntable pg_stats;"],
+     "select ssn, city, id from people \\crosstabview", "\\sf get_ssn\nselect get_ssn(1);",
+     "\\d+ people\n\\dS+ pg_stats\ntable pg_stats;"],
 )  # fmt: skip
 def test_psql_sees_masks(place: Place, command: str) -> None:
     done = subprocess.run(
