@@ -85,7 +85,7 @@ def test_the_status_has_the_promised_shape(stack: Stack) -> None:
         assert set(gateway) == {"name", "postgres", "metrics_url"}
         assert set(gateway["postgres"]) == {"host", "port"}
     assert set(status["kafka"]) == {"bootstrap_servers"}
-    assert set(status["clickhouse"]) == {"url", "user", "token_file"}
+    assert set(status["clickhouse"]) == {"url", "user", "token_file", "vault_token_file"}
     assert set(status["issuer"]) == {"url"}
     assert [set(target) for target in status["targets"]] == [{"name", "direct_conninfo"}]
 
