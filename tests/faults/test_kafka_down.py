@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -83,11 +84,22 @@ def outcomes(stack: Stack, statement: str) -> list[tuple[str, str]]:
 @contextmanager
 def frozen(stack: Stack) -> Iterator[None]:
     """Kafka as if its machine had hung: connections stay open and nobody answers."""
+    pid = stack.process("kafka")["pid"]
     stack.send("kafka", signal.SIGSTOP)
+    # A thread that runs on another core answers until it has heard of it.
+    until(lambda: all(state == "T" for state in _threads(pid)), pause_s=0.001)
     try:
         yield
     finally:
         stack.send("kafka", signal.SIGCONT)
+
+
+def _threads(pid: int) -> list[str]:
+    """States of a process's threads, as /proc has them."""
+    return [
+        stat.read_text().rpartition(")")[2].split()[0]
+        for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
 
 
 @contextmanager
