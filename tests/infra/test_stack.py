@@ -199,7 +199,7 @@ def test_binaries_below_a_private_home_are_copied(
     assert not place.install.is_relative_to(private)
     assert place.user is not None
     server = postgres.Postgres(place, 0, state.postgres_superuser_password, state.target_password)
-    supervised = postgres.child(server, state.logs / "postgres.log", SMALL, tmp_path / "cache")
+    supervised = postgres.child(server, state.logs / "postgres.log", SMALL, tmp_path / "cache", {})
     assert supervised.prepare is not None
     asyncio.run(supervised.prepare())
     assert (place.data / "PG_VERSION").exists()

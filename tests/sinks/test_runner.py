@@ -99,7 +99,7 @@ async def bench(kafka: str, chosen: ClickHouseSink) -> AsyncIterator[Bench]:
 
 async def ask(sink: ClickHouse, sql: str) -> list[tuple[Any, ...]]:
     def query() -> list[tuple[Any, ...]]:
-        return list(sink._store._client.query(sql).result_rows)
+        return list(sink.store._client.query(sql).result_rows)
 
     return await asyncio.get_running_loop().run_in_executor(sink._thread, query)
 
