@@ -14,7 +14,6 @@ from pglast import parser
 
 from gateway.catalog import read
 from gateway.identity.principal import Principal
-from gateway.machine import Request
 from gateway.policy import cases
 from gateway.policy.catalog import Snapshot
 from gateway.policy.decide import Moment, Policies, checked
@@ -106,17 +105,8 @@ class Gate:
             self._decide(statement)
 
     def _decide(self, statement: Statement) -> None:
-        request = Request(
-            bytes(16),
-            "execute",
-            statement.kind,
-            statement.kinds,
-            statement.relations,
-            statement.recorded,
-            refusal=statement.error,
-            facts=self._resolve(statement, self._meaning),
-        )
-        self._policies.execute(ALICE, "shop", "psql", request, NOON)
+        asked = cases.request(statement, self._resolve(statement, self._meaning))
+        self._policies.execute(ALICE, "shop", "psql", asked, NOON)
 
 
 def timed(run: Callable[[str], None], texts: list[str]) -> list[float]:

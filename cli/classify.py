@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -59,7 +59,7 @@ def classify(
 async def _proposals(target: Target, rows: int) -> tuple[str, int]:
     import asyncpg
 
-    from gateway.catalog import tls_context
+    from gateway.catalog import connect
     from gateway.masking.knowledge import COLUMNS
     from gateway.masking.sqlmask import identifier
     from schemas.masking.propose import propose
@@ -70,10 +70,7 @@ async def _proposals(target: Target, rows: int) -> tuple[str, int]:
     ]
     found = 0
     try:
-        connection: Any = await asyncpg.connect(
-            host=target.host, port=target.port, user=target.user, database=target.database,
-            password=target.password.read(), ssl=tls_context(target) or False, timeout=10,
-        )  # fmt: skip
+        connection = await connect(target, timeout=10)
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         raise Problem(f"{target.name} does not answer: {type(error).__name__}", 1) from None
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import policy
-from cli.policy import ConfigOption
+from cli.policy import ConfigOption, GroupOption, WhoOption
 from cli.problems import Problem
 from cli.running import StateDirOption
 
@@ -42,10 +42,8 @@ def register(app: typer.Typer) -> None:
 def explain(
     statement: Annotated[str, typer.Argument(help="What would be run.")],
     *,
-    who: Annotated[str, typer.Option("--as", help="Name of who runs it.")],
-    group: Annotated[
-        list[str] | None, typer.Option("--group", "-g", help="A group of theirs; repeatable.")
-    ] = None,
+    who: WhoOption,
+    group: GroupOption = None,
     target: Annotated[str, typer.Option(help="Where.")] = "shop",
     application: Annotated[str, typer.Option(help="application_name.")] = "psql",
     policies: Annotated[

@@ -23,6 +23,10 @@ _WIDTH = 70
 FolderArgument = Annotated[
     Path | None, typer.Argument(metavar="[DIR]", help=_FOLDER_HELP, file_okay=False)
 ]
+WhoOption = Annotated[str, typer.Option("--as", help="Name of who runs it.")]
+GroupOption = Annotated[
+    list[str] | None, typer.Option("--group", "-g", help="A group of theirs; repeatable.")
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -203,10 +207,8 @@ def _case_lines(text: str) -> list[int]:
 def explain(
     statement: Annotated[str, typer.Argument(help="What would be run.")],
     *,
-    who: Annotated[str, typer.Option("--as", help="Name of who runs it.")],
-    group: Annotated[
-        list[str] | None, typer.Option("--group", "-g", help="A group of theirs; repeatable.")
-    ] = None,
+    who: WhoOption,
+    group: GroupOption = None,
     target: Annotated[str, typer.Option(help="Where.")] = "shop",
     agent: Annotated[str, typer.Option(help="The agent that acts for them.")] = "",
     application: Annotated[str, typer.Option(help="application_name.")] = "psql",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -152,18 +152,13 @@ async def _seen(target: Target) -> list[str]:
 
     import asyncpg
 
-    from gateway.catalog import tls_context
+    from gateway.catalog import connect
     from schemas.settings import SettingsError
 
     where = f"{target.host}:{target.port}"
     try:
-        connection: Any = await asyncpg.connect(
-            host=target.host,
-            port=target.port,
-            user=target.user,
-            password=target.password.read(),
-            database=target.database,
-            ssl=tls_context(target) or False,
+        connection = await connect(
+            target,
             timeout=10,
             command_timeout=30,
             server_settings={"application_name": "gatebook-targets-test"},

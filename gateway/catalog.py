@@ -270,15 +270,9 @@ class Catalog:
     async def _connected(self) -> Any:
         """The connection that catalogs are read by. A new one may be to another server."""
         if self._connection is None or self._connection.is_closed():
-            target = self._target
             self._builtin, self._fingerprint = None, ""
-            self._connection = await asyncpg.connect(
-                host=target.host,
-                port=target.port,
-                user=target.user,
-                password=target.password.read(),
-                database=target.database,
-                ssl=tls_context(target) or False,
+            self._connection = await connect(
+                self._target,
                 timeout=5,
                 command_timeout=10,
                 server_settings={"application_name": "gatebook-catalog"},
@@ -383,6 +377,21 @@ async def _rows(
         tuple(path),
     )
     return rows, derived
+
+
+async def connect(target: Target, **options: Any) -> Any:
+    """A connection of the gateway's role; `options` are asyncpg.connect's, whose errors it raises,
+    beside SettingsError for a password that cannot be read.
+    """
+    return await asyncpg.connect(
+        host=target.host,
+        port=target.port,
+        user=target.user,
+        password=target.password.read(),
+        database=target.database,
+        ssl=tls_context(target) or False,
+        **options,
+    )
 
 
 def tls_context(target: Target) -> ssl.SSLContext | None:

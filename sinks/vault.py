@@ -13,8 +13,8 @@ from sinks.rows import Poison
 from sinks.sealed import boxes, wraps
 
 
-class Boxes:
-    """Keeps every event that has a box."""
+class _Kept:
+    """A `Sink` of what a range holds of one kind."""
 
     def __init__(self, clickhouse: ClickHouse) -> None:
         self._clickhouse = clickhouse
@@ -24,8 +24,16 @@ class Boxes:
         """Nothing to learn."""
 
     async def write(self, batch: Range, topic_id: bytes, token: str) -> list[Poison]:
-        """Insert a range. Raises SinkUnavailable."""
+        """Write a range. Raises SinkUnavailable."""
         return await self._clickhouse.call(lambda: self._write(batch, token))
+
+    def _write(self, batch: Range, token: str) -> list[Poison]:
+        """In the engine's thread."""
+        raise NotImplementedError
+
+
+class Boxes(_Kept):
+    """Keeps every event that has a box."""
 
     def _write(self, batch: Range, token: str) -> list[Poison]:
         rows, poison = boxes(self._archive, batch.records)
@@ -34,19 +42,8 @@ class Boxes:
         return poison
 
 
-class Wraps:
+class Wraps(_Kept):
     """Keeps every wrapped data key until its tombstone."""
-
-    def __init__(self, clickhouse: ClickHouse) -> None:
-        self._clickhouse = clickhouse
-        self._archive = Archive()
-
-    async def begin(self, partition: int, topic_id: bytes) -> None:
-        """Nothing to learn."""
-
-    async def write(self, batch: Range, topic_id: bytes, token: str) -> list[Poison]:
-        """Insert and destroy what a range says. Raises SinkUnavailable."""
-        return await self._clickhouse.call(lambda: self._write(batch, token))
 
     def _write(self, batch: Range, token: str) -> list[Poison]:
         found, poison = wraps(self._archive, batch.records)

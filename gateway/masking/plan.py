@@ -152,7 +152,7 @@ class _Names:
 
 
 class _Planner:
-    """One statement's planning. `_mentioned` gathers hidden columns for people."""
+    """One statement's planning. `own` are relations that the session has made."""
 
     def __init__(self, raw: bytes, hidden: Hidden, own: frozenset[str]) -> None:
         self._raw = raw
@@ -228,7 +228,7 @@ class _Planner:
             # Its columns go by other names.
             inner = hidden
         outputs = self._outputs(reading, protected)
-        columns = self._named(protected, inner | outputs)
+        columns = self._named((relation for _, relation in protected), inner | outputs)
         if not inner and not outputs:
             return replace(PASS, probes=probes) if probes else PASS
         if kind != "SelectStmt" or reading.nested_writes:
@@ -326,9 +326,8 @@ class _Planner:
                 if many and (not listed or listed & unique):
                     raise _Refused(
                         "many rows at once would tell which hidden values exist",
-                        self._named([(Reference("", "", "", "", False, False, False, True, 0),
-                                      relation)], unique),
-                    )  # fmt: skip
+                        self._named([relation], unique),
+                    )
                 continue
             for target in change.get("targetList", []):
                 result = target["ResTarget"]
@@ -473,18 +472,14 @@ class _Planner:
         return True
 
     @staticmethod
-    def _named(
-        protected: list[tuple[Reference, Relation]], names: frozenset[str]
-    ) -> tuple[str, ...]:
-        return tuple(
-            sorted(
-                {
-                    f"{relation.full_name}.{name}"
-                    for _, relation in protected
-                    for name in names & relation.hidden
-                }
-            )
-        )
+    def _named(relations: Iterable[Relation], names: frozenset[str]) -> tuple[str, ...]:
+        """Hidden columns of these names, for people."""
+        named = {
+            f"{relation.full_name}.{name}"
+            for relation in relations
+            for name in names & relation.hidden
+        }
+        return tuple(sorted(named))
 
     # --- rewriting ---
 

@@ -32,7 +32,7 @@ from gateway.policy.catalog import (
     parts_of,
 )
 from gateway.policy.decide import Moment, Policies
-from gateway.policy.facts import SessionNames
+from gateway.policy.facts import Facts, SessionNames
 from gateway.policy.resolve import Resolver
 from gateway.policy.sql import Statement, analyse
 
@@ -171,16 +171,21 @@ def requests(
     for statement in analyser(text):
         facts = resolver(statement, meaning)
         meaning = facts.after(meaning)
-        yield Request(
-            bytes(16),
-            "execute",
-            statement.kind,
-            statement.kinds,
-            statement.relations,
-            statement.recorded,
-            refusal=statement.error,
-            facts=facts,
-        )
+        yield request(statement, facts)
+
+
+def request(statement: Statement, facts: Facts) -> Request:
+    """What a session asks that runs this statement, of which these are the facts."""
+    return Request(
+        bytes(16),
+        "execute",
+        statement.kind,
+        statement.kinds,
+        statement.relations,
+        statement.recorded,
+        refusal=statement.error,
+        facts=facts,
+    )
 
 
 def _decision(

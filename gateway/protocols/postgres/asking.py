@@ -251,13 +251,11 @@ class Asking:
         pieces: list[str] = []
         moved = 0
         for run in runs:
-            plan = run.plan = self._plan(run.statement)
-            text = run.statement.text
+            run.runs_as(self._plan(run.statement))
             run.offset = run.statement.offset + moved
-            if plan is not None and plan.edits:
-                run.ran = plan.apply(text)
-                moved += len(run.ran) - len(text)
-        if not moved and not any(run.ran for run in runs):
+            if run.ran:
+                moved += len(run.ran) - len(run.statement.text)
+        if not any(run.ran for run in runs):
             return whole
         typed = self._language.read(whole[5:-1])
         at = 0
@@ -421,9 +419,7 @@ class Asking:
         run = Run(self._new_id(), self._affordable(prepared.statement), portal)
         run.described = portal.described
         run.formats = portal.formats
-        run.plan = self._stale(prepared)
-        if run.plan is not None and run.plan.edits:
-            run.ran = run.plan.apply(run.statement.text)
+        run.runs_as(self._stale(prepared))
         part = Part(whole, Expectation(Expect.EXECUTE, run, completes=True))
         parsed, bound = self._fresh.pop(prepared, None), self._bound.pop(portal, None)
         for earlier in (parsed, bound):
@@ -481,9 +477,7 @@ class Asking:
 
     def _prepare_run(self, prepared: Prepared, portal: Portal | None, part: Part) -> Run:
         run = Run(self._new_id(), prepared.statement, portal)
-        run.plan = self._stale(prepared)
-        if run.plan is not None and run.plan.edits:
-            run.ran = run.plan.apply(run.statement.text)
+        run.runs_as(self._stale(prepared))
         self._finish_at(run, part)
         return run
 

@@ -171,6 +171,12 @@ class Run:
         self.token = b""
         self.tag = ""  # of the latest of a replication command's several results
 
+    def runs_as(self, plan: Plan | None) -> None:
+        """Take a plan for the statement, and the text that runs by it."""
+        self.plan = plan
+        if plan is not None and plan.edits:
+            self.ran = plan.apply(self.statement.text)
+
     def refuse(self, decision: Decision) -> None:
         """Prepare what the client will read in place of the poison's error."""
         self.token = b"gatebook_refused_" + self.statement_id.hex().encode()

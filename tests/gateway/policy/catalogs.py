@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.machine import Request
+from gateway.policy import cases
 from gateway.policy.catalog import (
     Cascade,
     Column,
@@ -149,13 +150,6 @@ def facts(text: str, meaning: SessionNames | None = None) -> Facts:
 def request(text: str, inner: str = "") -> Request:
     """What is asked for a statement; `inner` is what an EXECUTE in it runs."""
     statement = one(text)
-    return Request(
-        bytes(16),
-        "execute",
-        statement.kind,
-        statement.kinds,
-        statement.relations,
-        statement.recorded,
-        refusal=statement.error,
-        facts=RESOLVER(statement, SessionNames(), one(inner) if inner else None),
+    return cases.request(
+        statement, RESOLVER(statement, SessionNames(), one(inner) if inner else None)
     )

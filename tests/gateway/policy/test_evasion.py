@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from gateway.identity.principal import Principal
-from gateway.machine import Decision, Request, Verdict
+from gateway.machine import Decision, Verdict
+from gateway.policy.cases import request
 from gateway.policy.decide import Policies, checked
 from gateway.policy.facts import SessionNames
 from gateway.policy.sql import Statement, analyse
@@ -34,17 +35,8 @@ def run(policies: Policies, statements: tuple[str, ...]) -> list[Decision]:
             meaning = facts.after(meaning)
             if statement.kind == "prepare":
                 prepared[statement.prepared_name] = statement
-            request = Request(
-                bytes(16),
-                "execute",
-                statement.kind,
-                statement.kinds,
-                statement.relations,
-                statement.recorded,
-                refusal=statement.error,
-                facts=facts,
-            )
-            decisions.append(policies.execute(SUPPORT, "shop", "psql", request))
+            asked = request(statement, facts)
+            decisions.append(policies.execute(SUPPORT, "shop", "psql", asked))
             if decisions[-1].verdict is not Verdict.ALLOW:
                 return decisions
     return decisions
