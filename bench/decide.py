@@ -12,10 +12,10 @@ from pathlib import Path
 import asyncpg
 from pglast import parser
 
-from gateway.catalog import read
 from gateway.identity.principal import Principal
+from gateway.introspection import read
 from gateway.policy import cases
-from gateway.policy.catalog import Snapshot
+from gateway.policy.catalog import Snapshot, build
 from gateway.policy.decide import Moment, Policies, checked
 from gateway.policy.facts import SessionNames
 from gateway.policy.resolve import Resolver
@@ -57,7 +57,7 @@ def catalog(folder: Path) -> Snapshot:
             await connection.execute(
                 "create table pgbench_accounts (aid int primary key, bid int, abalance int)"
             )
-            return await read(connection)
+            return build(await read(connection))
         finally:
             await connection.close()
 

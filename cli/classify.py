@@ -59,8 +59,9 @@ def classify(
 async def _proposals(target: Target, rows: int) -> tuple[str, int]:
     import asyncpg
 
+    from gateway import introspection
     from gateway.catalog import connect
-    from gateway.masking.knowledge import COLUMNS
+    from gateway.masking import knowledge
     from gateway.masking.sqlmask import identifier
     from schemas.masking.propose import propose
 
@@ -75,7 +76,8 @@ async def _proposals(target: Target, rows: int) -> tuple[str, int]:
         raise Problem(f"{target.name} does not answer: {type(error).__name__}", 1) from None
     try:
         tables: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for _, schema, table, column, _, kind, *_ in await connection.fetch(COLUMNS):
+        catalog = knowledge.known(await introspection.read(connection))
+        for _, schema, table, column, _, kind, *_ in catalog.columns:
             tables.setdefault((schema, table), []).append((column, kind))
         for (schema, table), columns in sorted(tables.items()):
             listed = ", ".join(

@@ -74,9 +74,9 @@ def explain(
         raise Problem(str(error), 1) from None
     seen = rules.see_clear(principal, target, application, veils.columns)
     catalog = asyncio.run(policy.read_target(chosen[0]))
-    if veils.columns and catalog.knowledge is None:
+    if veils.columns and catalog.now.knowledge is None:
         raise Problem(f"{target} does not answer; what it holds decides what is hidden", 1)
-    veil = veils.of(catalog.knowledge, seen)
+    veil = veils.of(catalog.now.knowledge, seen)
     if veil is None:
         print(f"{who} sees everything at {target}: nothing is masked")
         return

@@ -281,7 +281,7 @@ def _catalog(target: str, settings: Settings | None) -> tuple[Snapshot, str]:
 
 async def read_catalog(target: Target) -> Snapshot:
     """Of a target; not `known` where it does not answer."""
-    return (await read_target(target)).resolve.snapshot
+    return (await read_target(target)).now.resolve.snapshot
 
 
 async def read_target(target: Target) -> Catalog:

@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
             Surroundings(
                 door=Door(tls is not None, cleartext, frozenset(node.targets)),
                 credential=self._credential,
-                catalog=lambda name: node.catalogs[name].view,
+                catalog=lambda name: node.catalogs[name].now.view,
                 analyse=node.analyse,
                 new_id=node.new_id,
                 chunk_bytes=node.settings.gateway.journal.chunk_bytes,
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
                 session=str(UUID(bytes=self._session_id)),
                 veil=self._see_through,
                 nonce=node.new_id().hex(),
-                resolve=lambda name, *asked: node.catalogs[name].resolve(*asked),
+                resolve=lambda name, *asked: node.catalogs[name].now.resolve(*asked),
             )
         )
 
@@ -453,7 +453,7 @@ class Connection(asyncio.Protocol):
         veils = node.veils[target]
         if not veils.columns or principal is None:
             return None
-        knowledge, policies = node.catalogs[target].knowledge, node.policies
+        knowledge, policies = node.catalogs[target].now.knowledge, node.policies
         # A policy may speak of the time, in minutes.
         now = (knowledge, policies, int(time.time() // 60))
         if self._veiled_by != now:

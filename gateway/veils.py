@@ -3,57 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Final
 
 from gateway.masking.hidden import Mask
-from gateway.masking.knowledge import (
-    COLUMNS,
-    COMPOSITES,
-    FUNCTIONS,
-    GENERATED,
-    INHERITED,
-    OPERATORS,
-    REFERRING,
-    RELATIONS,
-    RULED,
-    SESSION,
-    TYPES,
-    UNIQUE,
-    VIEWS,
-    Knowledge,
-    hidden_from,
-    lineage,
-)
+from gateway.masking.knowledge import Knowledge, hidden_from, lineage
 from gateway.masking.veil import Veil
 from schemas.settings import SettingsError, Target
 
 _KEY_BYTES: Final = 32
 _REMEMBERED: Final = 256
-
-
-async def read(connection: Any) -> Knowledge:
-    """What must be known of a target, by an asyncpg connection to it."""
-
-    async def rows(query: str) -> tuple[Any, ...]:
-        return tuple(tuple(row) for row in await connection.fetch(query))
-
-    database, path = await connection.fetchrow(SESSION)
-    return Knowledge(
-        columns=await rows(COLUMNS),
-        relations=await rows(RELATIONS),
-        inherited=await rows(INHERITED),
-        views=await rows(VIEWS),
-        generated=await rows(GENERATED),
-        functions=await rows(FUNCTIONS),
-        operators=tuple(name for (name,) in await rows(OPERATORS)),
-        composites=await rows(COMPOSITES),
-        referring=await rows(REFERRING),
-        ruled=await rows(RULED),
-        unique=await rows(UNIQUE),
-        types=await rows(TYPES),
-        database=database,
-        path=tuple(path),
-    )
 
 
 class Veils:

@@ -8,138 +8,34 @@ and where a view's definition leaves that open all of its columns are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pglast import parser
 
+from gateway.introspection import FIRST, Rows
 from gateway.masking import allowed
 from gateway.masking.hidden import Column, Hidden, Mask, Relation
 from gateway.masking.tree import STAR, Reading, read, strings
 
-COLUMNS: Final = """
-SELECT c.oid::int8, n.nspname::text, c.relname::text, a.attname::text, a.attnum::int4,
-       coalesce(b.typname, t.typname)::text,
-       pg_catalog.format_type(coalesce(b.oid, t.oid),
-           CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END),
-       CASE WHEN coalesce(b.typname, t.typname) IN ('bpchar', 'varchar')
-            THEN greatest(CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END - 4, 0)
-            ELSE 0 END::int4
-  FROM pg_catalog.pg_class c
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-  LEFT JOIN pg_catalog.pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
- WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
-   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
- ORDER BY c.oid, a.attnum
-"""
-RELATIONS: Final = """
-SELECT n.nspname::text, c.relname::text
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_temp_'
-"""
-INHERITED: Final = "SELECT inhrelid::int8, inhparent::int8 FROM pg_catalog.pg_inherits"
-# A view's columns' own names may differ from those in its text: `CREATE VIEW v (a, b) AS ...`.
-VIEWS: Final = """
-SELECT c.oid::int8, pg_catalog.pg_get_viewdef(c.oid)
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
- ORDER BY c.oid
-"""
-# Extensions whose functions and operators read nothing but their arguments.
-_EXTENSIONS: Final = """
-    SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
-     WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
-       AND e.extname IN ('btree_gin', 'btree_gist', 'citext', 'cube', 'earthdistance',
-           'fuzzystrmatch', 'hstore', 'intarray', 'isn', 'ltree', 'pg_trgm', 'pgcrypto', 'postgis',
-           'seg', 'unaccent', 'uuid-ossp', 'vector')
-"""
-GENERATED: Final = """
-SELECT a.attrelid::int8, a.attname::text, pg_catalog.pg_get_expr(d.adbin, d.adrelid)
-  FROM pg_catalog.pg_attribute a
-  JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
- WHERE a.attgenerated <> '' AND NOT a.attisdropped
-"""
-FUNCTIONS: Final = f"""
-SELECT p.proname::text,
-       (n.nspname = 'pg_catalog' AND p.oid < 16384) OR p.oid IN ({_EXTENSIONS}),
-       pg_catalog.bool_and(p.oid >= 16384
-           AND (p.provolatile = 'i' OR l.lanname = 'c' AND p.proname !~ '^(st_|_?postgis|find_)')
-           OR (p.oid < 16384 AND p.provolatile = 'i' AND l.lanname IN ('internal', 'sql')))
-  FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
- WHERE n.nspname <> 'information_schema'
- GROUP BY 1, 2
-"""
-OPERATORS: Final = f"""
-SELECT DISTINCT oprname::text FROM pg_catalog.pg_operator
- WHERE oid >= 16384 AND oid NOT IN ({_EXTENSIONS})
-"""
-# Columns that hold whole rows of a relation.
-COMPOSITES: Final = """
-SELECT a.attrelid::int8, a.attname::text, coalesce(b.typrelid, e.typrelid, t.typrelid)::int8
-  FROM pg_catalog.pg_attribute a
-  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-  LEFT JOIN pg_catalog.pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
-  LEFT JOIN pg_catalog.pg_type e ON t.typcategory = 'A' AND e.oid = t.typelem
- WHERE a.attnum > 0 AND NOT a.attisdropped AND c.oid >= 16384
-   AND coalesce(b.typrelid, e.typrelid, t.typrelid) <> 0
-"""
-# What refers to a column by a foreign key has that column's values.
-REFERRING: Final = """
-SELECT c.conrelid::int8, a.attname::text, c.confrelid::int8, f.attname::text
-  FROM pg_catalog.pg_constraint c
- CROSS JOIN LATERAL unnest(c.conkey, c.confkey) AS k (mine, theirs)
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.mine
-  JOIN pg_catalog.pg_attribute f ON f.attrelid = c.confrelid AND f.attnum = k.theirs
- WHERE c.contype = 'f'
-"""
-RULED: Final = """
-SELECT DISTINCT n.nspname::text, c.relname::text
-  FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE r.rulename <> '_RETURN' AND r.oid >= 16384
-"""
-# An index on an expression may be on any of its columns.
-UNIQUE: Final = """
-SELECT DISTINCT n.nspname::text, c.relname::text, a.attname::text
-  FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-   AND (i.indexprs IS NOT NULL OR a.attnum = ANY (i.indkey::int2[]))
- WHERE (i.indisunique OR i.indisexclusion) AND c.oid >= 16384
-"""
-# Types whose values somebody's function makes, by a cast or a constraint.
-TYPES: Final = """
-SELECT t.typname::text, p.proname::text
-  FROM pg_catalog.pg_cast k JOIN pg_catalog.pg_proc p ON p.oid = k.castfunc
-  JOIN pg_catalog.pg_type t ON t.oid IN (k.castsource, k.casttarget)
- WHERE k.oid >= 16384
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                    WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_proc'::regclass
-                      AND d.objid = p.oid)
-UNION
-SELECT t.typname::text, p.proname::text
-  FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid
-  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass
-   AND d.objid = c.oid AND d.refclassid = 'pg_catalog.pg_proc'::regclass
-  JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
- WHERE p.oid >= 16384
-"""
-SESSION: Final = """
-SELECT pg_catalog.current_database()::text, pg_catalog.current_schemas(false)::text[]
-"""
+# Of these, columns that hold data belong to nobody's tables.
+_SYSTEM: Final = frozenset({"pg_catalog", "information_schema", "pg_toast"})
+_FOLLOWED: Final = frozenset("rpvmf")
+_NAMED: Final = frozenset("rpvmfS")
+_READING: Final = re.compile("st_|_?postgis|find_")
+"""Functions of PostGIS, written in C, that read tables."""
 
 _COMPUTED: Final = "computed"
 
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """The rows of the queries above."""
+    """What masking knows of a catalog (`known`).
+
+    `columns` are (relation OID, schema, relation, name, number, base type, declared type, length).
+    """
 
     columns: tuple[tuple[int, str, str, str, int, str, str, int], ...]
     relations: tuple[tuple[str, str], ...]
@@ -161,6 +57,74 @@ class Knowledge:
         pure = {name for name, builtin, pure in self.functions if builtin and pure}
         own = {name for name, builtin, _ in self.functions if not builtin}
         return frozenset(((pure | allowed.FUNCTIONS) - own) | set(declared))
+
+
+def known(rows: Rows) -> Knowledge:
+    """What masking needs of a catalog as it was read."""
+    names = {oid: (schema, name) for oid, schema, name, *_ in rows.relations}
+    kinds = {oid: kind for oid, _, _, kind, *_ in rows.relations}
+    columns: list[tuple[int, str, str, str, int, str, str, int]] = []
+    generated: list[tuple[int, str, str]] = []
+    composites: list[tuple[int, str, int]] = []
+    numbered: dict[tuple[int, int], str] = {}
+    for oid, *lists in rows.columns:
+        schema, relation = names.get(oid, ("", ""))
+        if kinds.get(oid) not in _FOLLOWED or schema in _SYSTEM:
+            continue
+        for name, number, _, _, kind, declared, length, expression, row_of in zip(
+            *lists, strict=True
+        ):
+            columns.append((oid, schema, relation, name, number, kind, declared, length))
+            numbered[oid, number] = name
+            if expression is not None:
+                generated.append((oid, name, expression))
+            if row_of and oid >= FIRST:
+                composites.append((oid, name, row_of))
+    referring = [
+        (oid, numbered[oid, mine], parent, numbered[parent, theirs])
+        for oid, parent, _, _, ours, keys in rows.references
+        for mine, theirs in zip(ours, keys, strict=True)
+        if (oid, mine) in numbered and (parent, theirs) in numbered
+    ]
+    return Knowledge(
+        columns=tuple(columns),
+        relations=tuple(
+            names[oid]
+            for oid, kind in kinds.items()
+            if kind in _NAMED and not names[oid][0].startswith("pg_temp_")
+        ),
+        inherited=tuple(rows.inherits),
+        views=tuple(
+            (oid, definition)
+            for oid, schema, _, kind, _, _, definition in rows.relations
+            if kind in "vm" and definition is not None and schema not in _SYSTEM
+        ),
+        generated=tuple(generated),
+        functions=_functions(rows),
+        operators=tuple({name for _, name, _, trusted in rows.operators if not trusted}),
+        database=rows.database,
+        path=rows.named_path,
+        composites=tuple(composites),
+        referring=tuple(referring),
+        ruled=tuple({names[oid] for oid, _ in rows.rules if oid in names}),
+        unique=tuple(rows.unique),
+        types=tuple(rows.types),
+    )
+
+
+def _functions(rows: Rows) -> tuple[tuple[str, bool, bool], ...]:
+    """(name, whether it is PostgreSQL's or a trusted extension's, whether all such are pure)."""
+    pure: dict[tuple[str, bool], bool] = {}
+    for oid, schema, name, volatility, language, *_, trusted in rows.functions:
+        if schema == "information_schema":
+            continue
+        own = oid >= FIRST
+        reads_nothing = volatility == "i" and (own or language in ("internal", "sql"))
+        if own and language == "c" and not _READING.match(name):
+            reads_nothing = True
+        key = name, (schema == "pg_catalog" and not own) or trusted
+        pure[key] = pure.get(key, True) and reads_nothing
+    return tuple((name, builtin, all_pure) for (name, builtin), all_pure in pure.items())
 
 
 def lineage(

@@ -7,10 +7,11 @@ two different things never have one name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
+
+from gateway.introspection import Rows
 
 SYSTEM: Final = frozenset({"pg_catalog", "information_schema", "pg_toast"})
 _OWN_LANGUAGES: Final = frozenset({"internal", "c"})
@@ -134,21 +135,6 @@ class Operator(msgspec.Struct, frozen=True):
     function: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A catalog as it is read: tuples in the order of gateway/catalog.py's queries."""
-
-    relations: list[tuple[Any, ...]] = field(default_factory=list)
-    columns: list[tuple[Any, ...]] = field(default_factory=list)
-    inherits: list[tuple[Any, ...]] = field(default_factory=list)
-    rules: list[tuple[Any, ...]] = field(default_factory=list)
-    triggers: list[tuple[Any, ...]] = field(default_factory=list)
-    references: list[tuple[Any, ...]] = field(default_factory=list)
-    functions: list[tuple[Any, ...]] = field(default_factory=list)
-    operators: list[tuple[Any, ...]] = field(default_factory=list)
-    path: tuple[str, ...] = ("pg_catalog", "public")
-
-
 class Snapshot:
     """A target's catalog at one moment. `version` is equal where the catalogs are."""
 
@@ -215,10 +201,11 @@ EMPTY: Final = Snapshot(())
 """Before a catalog is read, nothing is known."""
 
 
-def build(rows: Rows, version: str) -> Snapshot:
+def build(rows: Rows) -> Snapshot:
     """A snapshot of what was read."""
     columns: dict[int, tuple[Column, ...]] = {
-        oid: tuple(map(Column, *lists)) for oid, *lists in rows.columns
+        oid: tuple(map(Column, names, numbers, types, not_null))
+        for oid, names, numbers, types, not_null, *_ in rows.columns
     }
     parents = _gathered(rows.inherits)
     children = _gathered((parent, child) for child, parent in rows.inherits)
@@ -226,7 +213,7 @@ def build(rows: Rows, version: str) -> Snapshot:
     triggers = _gathered(rows.triggers)
     cascades = _gathered(
         (referred, Cascade(oid, on_delete, on_update))
-        for oid, referred, on_delete, on_update in rows.references
+        for oid, referred, on_delete, on_update, *_ in rows.references
     )
     relations = [
         full_relation(
@@ -264,11 +251,11 @@ def build(rows: Rows, version: str) -> Snapshot:
             )
         )
         for (
-            oid, schema, name, volatility, language, definer, least, most, definition, calls
+            oid, schema, name, volatility, language, definer, least, most, definition, calls, *_
         ) in rows.functions
     ]  # fmt: skip
-    operators = [Operator(*row) for row in rows.operators]
-    return Snapshot(relations, functions, operators, rows.path, version)
+    operators = [Operator(*row[:3]) for row in rows.operators]
+    return Snapshot(relations, functions, operators, rows.path, rows.version)
 
 
 def full_relation(given: Relation) -> Relation:

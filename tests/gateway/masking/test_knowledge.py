@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
+from gateway.introspection import Rows
 from gateway.masking.hidden import Mask
 from gateway.masking.knowledge import Knowledge, hidden_from, lineage
+from gateway.masking.knowledge import known as read_as
+from gateway.policy.catalog import build
 
 CLASSIFIED = {
     "public.people.ssn": Mask("pii", "full"),
@@ -129,3 +132,64 @@ def test_functions_of_the_targets_own_may_be_declared_harmless() -> None:
     hidden = hidden_from(knowledge, masks, lambda mask: False, ["peek"])
     assert "peek" in hidden.functions
     assert "peek" not in hidden.shadowing
+
+
+def test_masking_and_policies_see_one_catalog() -> None:
+    rows = Rows(
+        relations=[
+            (20000, "public", "people", "r", "p", "owner", None),
+            (20001, "public", "orders", "r", "p", "owner", None),
+            (20002, "public", "seen", "v", "p", "owner", " SELECT ssn FROM public.people;"),
+            (20003, "pg_temp_4", "mine", "r", "t", "owner", None),
+            (300, "pg_catalog", "pg_class", "r", "p", "owner", None),
+        ],
+        columns=[
+            (300, ["relname"], [1], ["name"], [True], ["name"], ["name"], [0], [None], [0]),
+            (20000, ["ssn", "digits", "self"], [1, 3, 4], ["char(11)", "text", "people"],
+             [True, False, False], ["bpchar", "text", "people"], ["char(11)", "text", "people"],
+             [11, 0, 0], [None, "replace(ssn, '-', '')", None], [0, 0, 20000]),
+            (20001, ["of"], [1], ["char(11)"], [False], ["bpchar"], ["char(11)"], [11], [None],
+             [0]),
+        ],
+        rules=[(20001, "CREATE RULE r AS ON INSERT TO public.orders DO NOTHING;")],
+        references=[(20001, 20000, "a", "a", [1], [1])],
+        functions=[
+            (100, "pg_catalog", "lower", "i", "internal", False, 1, 1, None, None, False),
+            (101, "pg_catalog", "lower", "s", "internal", False, 1, 1, None, None, False),
+            (102, "pg_catalog", "upper", "i", "internal", False, 1, 1, None, None, False),
+            (20100, "public", "upper", "i", "sql", False, 1, 1, "", None, False),
+            (20101, "public", "similarity", "s", "c", False, 2, 2, None, None, True),
+            (20102, "public", "st_extent", "s", "c", False, 2, 2, None, None, True),
+            (20103, "information_schema", "own", "i", "sql", False, 0, 0, "", None, False),
+        ],
+        operators=[("public", "%", 20101, True), ("public", "?%?", 20100, False)],
+        named_path=("public",),
+        database="shop",
+        version="v",
+    )  # fmt: skip
+    found = read_as(rows)
+    assert found.columns == (
+        (20000, "public", "people", "ssn", 1, "bpchar", "char(11)", 11),
+        (20000, "public", "people", "digits", 3, "text", "text", 0),
+        (20000, "public", "people", "self", 4, "people", "people", 0),
+        (20001, "public", "orders", "of", 1, "bpchar", "char(11)", 11),
+    )
+    assert ("pg_temp_4", "mine") not in found.relations
+    assert ("pg_catalog", "pg_class") in found.relations
+    assert found.views == ((20002, " SELECT ssn FROM public.people;"),)
+    assert found.generated == ((20000, "digits", "replace(ssn, '-', '')"),)
+    assert found.composites == ((20000, "self", 20000),)
+    assert found.referring == ((20001, "of", 20000, "ssn"),)
+    assert found.ruled == (("public", "orders"),)
+    assert set(found.functions) == {
+        ("lower", True, False),
+        ("upper", True, True),
+        ("upper", False, True),
+        ("similarity", True, True),
+        ("st_extent", True, False),
+    }
+    assert found.operators == ("?%?",)
+    assert (found.database, found.path) == ("shop", ("public",))
+    assert {relation.oid for relation in build(rows).relations.values()} == {
+        300, 20000, 20001, 20002, 20003,
+    }  # fmt: skip

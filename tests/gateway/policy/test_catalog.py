@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.catalog import Rows, build, name_of, parts_of
+from gateway.introspection import Rows
+from gateway.policy.catalog import build, name_of, parts_of
 from tests.gateway.policy.catalogs import SHOP
 
 NAMES = st.lists(st.text(max_size=8), min_size=1, max_size=3)
@@ -52,12 +53,15 @@ def test_rows_become_relations_functions_and_operators() -> None:
         inherits=[(2, 1)],
         rules=[(1, "CREATE RULE r AS ON DELETE TO public.parent DO INSTEAD NOTHING;")],
         triggers=[(2, 10)],
-        references=[(2, 1, "c", "a")],
-        functions=[(10, "public", "f", "v", "plpgsql", True, 1, 2, "CREATE FUNCTION …", None)],
-        operators=[("public", "===", 10)],
+        references=[(2, 1, "c", "a", [1], [1])],
+        functions=[
+            (10, "public", "f", "v", "plpgsql", True, 1, 2, "CREATE FUNCTION …", None, False)
+        ],
+        operators=[("public", "===", 10, False)],
         path=("public",),
+        version="v1",
     )
-    snapshot = build(rows, "v1")
+    snapshot = build(rows)
     (parent,), (child,) = snapshot.named("parent"), snapshot.named("child")
     assert snapshot.known and snapshot.version == "v1"
     assert snapshot.path == ("pg_catalog", "public")
@@ -79,6 +83,6 @@ def test_rows_become_relations_functions_and_operators() -> None:
 
 def test_a_catalog_that_inherits_in_a_circle_is_no_endless_loop() -> None:
     relations = [(n, "a", f"t{n}", "r", "p", "", None) for n in (1, 2)]
-    snapshot = build(Rows(relations, inherits=[(1, 2), (2, 1)]), "v")
+    snapshot = build(Rows(relations, inherits=[(1, 2), (2, 1)], version="v"))
     assert len(snapshot.descendants(snapshot.relations[1])) == 2
     assert SHOP.known
