@@ -31,6 +31,9 @@ from gateway.masking.knowledge import Knowledge
 from gateway.policy import catalog as model
 from gateway.policy.catalog import EMPTY
 from gateway.policy.resolve import Resolver
+from schemas import codec
+from schemas.events import TargetClassification
+from schemas.masking.applied import document
 from schemas.settings import Target
 
 _FAILED = Counter("gatebook_catalog_failures_total", "Catalog reads that failed.", ["target"])
@@ -62,6 +65,17 @@ class Contents(NamedTuple):
     resolve: Resolver
     view: CatalogView
     knowledge: Knowledge | None
+
+
+def declared(target: Target) -> TargetClassification:
+    """What the configuration says is classified at a target."""
+    return document(
+        target.name,
+        {
+            source: (column.classification, column.mask)
+            for source, column in target.classified.items()
+        },
+    )
 
 
 def contents(rows: Rows, classified: frozenset[str]) -> Contents:
@@ -121,6 +135,10 @@ class Catalog:
         self._target = target
         self._refresh_s = refresh_s
         self._classified = frozenset(target.classified)
+        # The SHA-256 of what is classified, as events name it.
+        self.classification = b""
+        if target.classified:
+            self.classification, _ = codec.encode_classification(declared(target))
         everything = _Everything() if self._classified else frozenset[str]()
         self.now = Contents(Resolver(EMPTY), CatalogView({}, frozenset(), everything), None)
         self._version = ""

@@ -353,6 +353,7 @@ class Connection(asyncio.Protocol):
         assert recorder is not None and principal is not None  # noqa: S101 (narrowing)
         policies = self._node.policies
         recorder.policy_digest = policies.digest
+        self._note_classification(recorder)
         decisions: list[Decision] = []
         encoded: list[tuple[bytes, bytes]] = []
         target = self._machine.target
@@ -379,6 +380,11 @@ class Connection(asyncio.Protocol):
                 self.feed(Decided(ticket, decided, receipt))
 
         self._node.journal.append(encoded, tell)
+
+    def _note_classification(self, recorder: Recorder) -> None:
+        catalog = self._node.catalogs.get(self._machine.target)
+        if catalog is not None:
+            recorder.classified(catalog.classification)
 
     def _note_change(self, request: Request) -> None:
         """Remember what will have changed the target's catalog once it is done."""
@@ -410,6 +416,7 @@ class Connection(asyncio.Protocol):
         recorder = self._recorder
         if recorder is None:
             return
+        self._note_classification(recorder)
         encoded = [recorder.fact(fact) for fact in command.facts]
         if self._changing or self._changed:
             self._catalog_changed(command)
@@ -557,6 +564,7 @@ class Connection(asyncio.Protocol):
             target=target,
             principal=principal,
             client=Client(str(peer[0]), int(peer[1]), self._application),
+            classification=self._node.catalogs[target].classification if target else b"",
         )
 
     def _credential(self, name: str) -> Credential:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, declared
 from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Encoded, Journal, publish_schemas
@@ -113,6 +113,10 @@ class Node:
         key_id, key = self._own_key
         wraps = codec.encode_wraps(self.recipients.wrap(key_id, key))
         await journal.publish_now(topics.KEYS, key_id, wraps)
+        for target in self.targets.values():
+            if target.classified:
+                record = codec.encode_classification(declared(target))
+                await journal.publish_now(topics.CLASSIFICATIONS, *record)
 
     def _stream_began(self, instance: bytes, follows: str) -> Encoded:
         context = self._own_context()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from gateway.journal import Encoded
 from gateway.machine import (
     Decision,
@@ -77,6 +79,12 @@ class Recorder:
         self.token_id = ""
         self.connected_by: tuple[str, ...] = ()
         self.policy_digest = ""
+
+    def classified(self, digest: bytes) -> None:
+        """What is classified at the target from now on: see schemas/masking/applied.py."""
+        if digest != self._context.classification:
+            self._context = msgspec.structs.replace(self._context, classification=digest)
+            self._prefix = codec.encode_context(self._context)
 
     def _encode(self, event: events.Event) -> Encoded:
         schema = codec.CURRENT[type(event)]

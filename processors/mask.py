@@ -1,7 +1,8 @@
 """The audit copy of an event: what people may read of it. Pure.
 
 What is in an event's box is masked here and nowhere else (docs/masking.md). The result depends on
-the event and the target's classification alone, so that a replay makes the same bytes.
+the event, what it says was classified and the configuration alone, so that a replay makes the same
+bytes.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ from schemas.events import (
     StreamBegan,
     Unsealed,
 )
+from schemas.masking.applied import Applied
 from schemas.masking.columns import Classification
 from schemas.masking.sql import MaskedStatement, mask_statement
 
 V = TypeVar("V")
 
-_UNCLASSIFIED: Final = Classification({})
+_TARGETS: Final = 64
+"""Each holds megabytes of what it remembers."""
 _CACHED_TEXT: Final = 16 * 1024
 """Longer statements are not cached: they do not repeat, and 10,000 of them would be gigabytes."""
 
@@ -89,18 +92,25 @@ class Target:
 
 
 class Masker:
-    """Masks events of all configured targets; of others, by what values look like."""
+    """Masks events of all targets by what is classified there, and by what values look like."""
 
-    def __init__(self, targets: Mapping[str, Classification]) -> None:
-        self._targets = {name: Target(target) for name, target in targets.items()}
-        # A target that is not configured here may be configured at a gateway: all we know of
-        # its columns are their names at the other targets.
-        self._unknown = Target(_union(targets))
+    def __init__(self, applied: Applied) -> None:
+        self._applied = applied
+        self._targets: OrderedDict[Classification, Target] = OrderedDict()
+
+    def _target(self, classification: Classification) -> Target:
+        target = self._targets.get(classification)
+        if target is None:
+            target = self._targets[classification] = Target(classification)
+            if len(self._targets) > _TARGETS:
+                self._targets.popitem(last=False)
+        return target
 
     def mask(self, envelope: Envelope, event: Event, original: Original | None) -> Masked:
-        """The audit copy. Raises CodecError when the original is not what its kind holds."""
-        name = event.context.target
-        target = self._targets.get(name, self._unknown)
+        """The audit copy. Raises UnknownClassification, and CodecError when the original is not
+        what its kind holds.
+        """
+        target = self._target(self._applied.of(event.context))
         fields = _MAKERS[type(event)](event, original, target)
         return Masked(
             context=event.context,
@@ -114,14 +124,6 @@ class Masker:
             event_hash=envelope.event_hash,
             **fields,
         )
-
-
-def _union(targets: Mapping[str, Classification]) -> Classification:
-    if not targets:
-        return _UNCLASSIFIED
-    return Classification(
-        {source: mask for target in targets.values() for source, mask in target.by_source.items()}
-    )
 
 
 _Fields = dict[str, Any]

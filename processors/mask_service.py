@@ -33,6 +33,7 @@ from processors.mask import Masker
 from schemas import chain, codec, sealing, topics
 from schemas.codec import Archive, CodecError, UnknownSchema
 from schemas.events import Masked, Original
+from schemas.masking.applied import Applied, UnknownClassification
 from schemas.masking.columns import Classification, ColumnMask
 from schemas.masking.masks import of_audit_copy
 from schemas.sealing import SealingError
@@ -135,7 +136,13 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settings = settings
         self._client = kafka.options(settings.kafka)
         self._archive = Archive()
-        self._masker = Masker({target.name: classification(target) for target in settings.targets})
+        self._applied = Applied(
+            {target.name: classification(target) for target in settings.targets}
+        )
+        self._masker = Masker(self._applied)
+        self._classifications = CompactedTopic(
+            topics.CLASSIFICATIONS, self._client, self._add_classifications
+        )
         self._keyring = Keyring(
             WrapStore(settings.mask.state_dir), self._archive, private_key(settings), self._client
         )
@@ -197,6 +204,8 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._producer.send_and_wait(topics.SCHEMAS, masked.text.encode(), key=masked.sha256)
         await self._schemas.start()
         await self._schemas.catch_up()
+        await self._classifications.start()
+        await self._classifications.catch_up()
         self._unready = "reading keys"
         await self._keyring.start(await self._cluster_id())
         self._partitions = len(await self._producer.partitions_for(topics.MASKED))
@@ -205,7 +214,13 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._consumer.start()
 
     async def _stop(self) -> None:
-        for client in (self._consumer, self._producer, self._schemas, self._keyring):
+        for client in (
+            self._consumer,
+            self._producer,
+            self._schemas,
+            self._classifications,
+            self._keyring,
+        ):
             try:
                 async with asyncio.timeout(_STOP_S):
                     await client.stop()
@@ -232,6 +247,15 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._archive.add(record.value.decode())
             except (CodecError, UnicodeDecodeError):
                 log.warning("not a schema", topic=record.topic, offset=record.offset)
+
+    def _add_classifications(self, records: Sequence[Any]) -> None:
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                self._applied.learn(record.key, record.value, self._archive)
+            except CodecError as error:
+                log.warning("not a classification", offset=record.offset, error=str(error))
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Wait for the batch at hand, so that it is committed before another reads on."""
@@ -311,14 +335,14 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
                 if missing.key_id not in self._keyring:
                     await self._keyring.verify()
                 self._add(record, outbox)
-            except UnknownSchema:
+            except (UnknownSchema, UnknownClassification):
                 await self._learn()
                 self._add(record, outbox)
         except (CodecError, SealingError, MissingKey) as error:
             await outbox.dead_letter(record, error)
 
     async def _learn(self) -> None:
-        """Read new keys and schemas, once a batch.
+        """Read new keys, schemas and classifications, once a batch.
 
         They are written before the events that need them, and so before the batch was fetched: to
         look again for the next event of it would let a flood of hopeless ones stop all others.
@@ -326,6 +350,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
         if not self._learned:
             self._learned = True
             await self._schemas.catch_up()
+            await self._classifications.catch_up()
             await self._keyring.catch_up()
 
     def _add(self, record: Any, outbox: Outbox) -> None:

@@ -23,7 +23,15 @@ import msgspec
 from fastavro import parse_schema, schemaless_reader
 
 from schemas import binary, events
-from schemas.events import Context, Control, Event, KeyWraps, Masked, Original
+from schemas.events import (
+    Context,
+    Control,
+    Event,
+    KeyWraps,
+    Masked,
+    Original,
+    TargetClassification,
+)
 
 T = TypeVar("T")
 
@@ -45,7 +53,9 @@ class UnknownSchema(CodecError):
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A record schema. `rest` is it without `context`; `original` is what its box holds."""
+    """A record schema. `rest` is it without `context`, which is as we write it where it is
+    `familiar`; `original` is what its box holds.
+    """
 
     name: str
     text: str
@@ -54,6 +64,7 @@ class Schema:
     rest: Any
     fields: tuple[str, ...]
     original: Any
+    familiar: bool
 
 
 def _inline(node: Any, seen: set[str]) -> Any:
@@ -108,9 +119,13 @@ def parse(text: str) -> Schema:
             rest=parse_schema(rest, _write_hint=False),
             fields=tuple(f["name"] for f in fields),
             original=parse_schema(original, _write_hint=False) if original else None,
+            familiar=has_context and document["fields"][0]["type"] == _CONTEXT,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CodecError(f"not a record schema: {type(error).__name__}") from None
+
+
+_CONTEXT: Final = _inline(json.loads(_avsc("Context")), set())
 
 
 def _standalone(record: Any, fields: list[Any]) -> list[Any]:
@@ -171,7 +186,7 @@ def _typed(record: dict[str, Any], kind: type[T]) -> T:
         raise CodecError(f"{kind.__name__}: {error}") from None
 
 
-_FRAMED: Final[tuple[type[Any], ...]] = (Masked, KeyWraps, Control)
+_FRAMED: Final[tuple[type[Any], ...]] = (Masked, KeyWraps, Control, TargetClassification)
 CURRENT: Final[dict[type[Any], Schema]] = {
     kind: load(kind.__name__) for kind in (*events.KINDS, *_FRAMED)
 }
@@ -187,6 +202,7 @@ _ORIGINAL_KIND: Final[dict[str, type[Any]]] = {
 _CONTEXT_WRITER: Final = binary.writer(load("Context").parsed)
 _WRAPS_WRITER: Final = binary.writer(CURRENT[KeyWraps].parsed)
 _CONTROL_WRITER: Final = binary.writer(CURRENT[Control].parsed)
+_CLASSIFICATION_WRITER: Final = binary.writer(CURRENT[TargetClassification].parsed)
 _ORIGINAL_WRITER: Final = {
     original: binary.writer(CURRENT[kind].original) for kind, original in events.ORIGINALS.items()
 }
@@ -219,6 +235,13 @@ def encode_wraps(wraps: KeyWraps) -> bytes:
 def encode_control(control: Control) -> bytes:
     """A framed gatebook.control value."""
     return frame(CURRENT[Control].sha256, _CONTROL_WRITER(control))
+
+
+def encode_classification(classification: TargetClassification) -> tuple[bytes, bytes]:
+    """(key, framed value) of a gatebook.classifications record: the key is the value's SHA-256."""
+    payload = _CLASSIFICATION_WRITER(classification)
+    value = frame(CURRENT[TargetClassification].sha256, payload)
+    return hashlib.sha256(value).digest(), value
 
 
 def frame(schema_sha256: bytes, payload: bytes) -> bytes:
@@ -264,23 +287,22 @@ class Archive:
         if schema.fields[0] != "context":
             raise CodecError(f"{schema.name} has no context")
         session_id = payload[:16]
-        cached = self._contexts.get(session_id)
+        # Of another version, which may have fewer fields, the bytes of one that has more could be
+        # the beginning.
+        cached = self._contexts.get(session_id) if schema.familiar else None
         if cached is not None and payload.startswith(cached[0]):
             record = _read(schema.rest, payload, len(cached[0]))
             record["context"] = cached[1]
             return record, cached[0]
         full = _read(schema.parsed, payload)
         context = _typed(full["context"], Context)
-        rest_at = len(encode_context(context))
-        # A context written by another schema version has other bytes: it is decoded in full
-        # each time, and its own bytes are never reused.
-        encoded = payload[:rest_at]
-        if encode_context(context) == encoded:
+        # A context written by another schema version is decoded in full each time, and its own
+        # bytes are never reused.
+        encoded = encode_context(context)
+        if schema.familiar and payload.startswith(encoded):
             self._contexts[session_id] = (encoded, context)
             if len(self._contexts) > self._CONTEXTS:
                 self._contexts.popitem(last=False)
-        else:
-            encoded = encode_context(context)
         full["context"] = context
         return full, encoded
 
@@ -311,6 +333,11 @@ class Archive:
         """A gatebook.control value."""
         sha256, payload = unframe(value)
         return _typed(_read(self.schema(sha256).parsed, payload), Control)
+
+    def decode_classification(self, value: bytes) -> TargetClassification:
+        """A gatebook.classifications value."""
+        sha256, payload = unframe(value)
+        return _typed(_read(self.schema(sha256).parsed, payload), TargetClassification)
 
     def decode_masked(self, value: bytes) -> Masked:
         """A gatebook.masked value."""

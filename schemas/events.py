@@ -44,6 +44,7 @@ class Context(_Record, frozen=True):
     target: str
     principal: Principal
     client: Client
+    classification: bytes = b""
 
 
 class Event(_Record, frozen=True):
@@ -272,6 +273,17 @@ class Wrap(_Record, frozen=True):
 class KeyWraps(_Record, frozen=True):
     key_id: bytes
     wraps: list[Wrap]
+
+
+class ClassifiedColumn(_Record, frozen=True):
+    column: str
+    classification: str
+    mask: str
+
+
+class TargetClassification(_Record, frozen=True):
+    target: str
+    columns: list[ClassifiedColumn]
 
 
 KINDS: Final[tuple[type[Event], ...]] = (

@@ -8,6 +8,7 @@ EVENTS = "gatebook.events"
 MASKED = "gatebook.masked"
 KEYS = "gatebook.keys"
 SCHEMAS = "gatebook.schemas"
+CLASSIFICATIONS = "gatebook.classifications"
 CONTROL = "gatebook.control"
 DEAD_LETTERS = "gatebook.dead-letters"
 
@@ -58,6 +59,8 @@ TOPICS: tuple[Topic, ...] = (
         },
     ),
     Topic(SCHEMAS, partitions=1, compacted=True),
+    # By their own SHA-256: compaction drops repetitions, and nothing else.
+    Topic(CLASSIFICATIONS, partitions=1, compacted=True),
     # Commands, not history: worthless a minute later.
     Topic(CONTROL, partitions=1, retention_ms=86_400_000),
     Topic(DEAD_LETTERS, partitions=1),

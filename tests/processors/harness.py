@@ -171,9 +171,9 @@ class Bench:
         await processor.start()
         return processor
 
-    async def session(self, *, key: bool = True) -> Session:
+    async def session(self, *, key: bool = True, classification: bytes = b"") -> Session:
         """A session, its key published unless told otherwise."""
-        session = self.pen.session()
+        session = self.pen.session(classification=classification)
         if key:
             await self.publish_key(session)
         return session

@@ -98,7 +98,9 @@ class Pen:
     def __post_init__(self) -> None:
         self.chain = Chain(self.stream or f"gateway-1/{os.urandom(8).hex()}/0")
 
-    def session(self, *, target: str = "", name: str = "alice") -> Session:
+    def session(
+        self, *, target: str = "", name: str = "alice", classification: bytes = b""
+    ) -> Session:
         session_id, key_id, key = new_id(), new_id(), os.urandom(32)
         context = Context(
             session_id,
@@ -108,6 +110,7 @@ class Pen:
             target or self.target,
             Principal("https://issuer.example", f"{name}-sub", name, ["support"], "", "person"),
             Client("127.0.0.1", 50_000, "psql"),
+            classification,
         )
         return Session(
             context,

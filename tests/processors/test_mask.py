@@ -15,6 +15,7 @@ from processors.mask import Masker
 from schemas import chain, codec
 from schemas.codec import Archive, CodecError
 from schemas.events import NONE_ID, Masked, Parameter, StreamBegan
+from schemas.masking.applied import Applied
 from schemas.masking.columns import Classification, ColumnMask
 from schemas.sealing import Opener, Recipients, unwrap
 from tests.processors.recording import Pen, Session, column, data_row
@@ -51,7 +52,7 @@ def audit_copy(value: bytes, session: Session, masker: Masker | None = None) -> 
         opener = Opener(unwrap(session.wraps, "mask", MASK))
         plaintext = opener.open(session.id, event.event_id, box)
         original = archive.decode_original(envelope.schema_sha256, plaintext)
-    masked = (masker or Masker({"shop": SHOP})).mask(envelope, event, original)
+    masked = (masker or Masker(Applied({"shop": SHOP}))).mask(envelope, event, original)
     # What cannot be encoded and read again is no audit copy.
     assert archive.decode_masked(codec.encode_masked(masked, session.encoded)) == masked
     return masked
@@ -246,7 +247,7 @@ def test_a_target_we_do_not_know_is_masked_by_all_names_we_know(pen: Pen) -> Non
 
 def test_no_configuration_still_finds_what_looks_classified(pen: Pen, session: Session) -> None:
     value = pen.requested(session, T, "select '123-45-6789'")
-    assert audit_copy(value, session, Masker({})).statement == "select '***-**-****'"
+    assert audit_copy(value, session, Masker(Applied({}))).statement == "select '***-**-****'"
 
 
 def test_a_replay_is_the_same_byte_for_byte(pen: Pen, session: Session) -> None:
@@ -257,7 +258,7 @@ def test_a_replay_is_the_same_byte_for_byte(pen: Pen, session: Session) -> None:
         pen.opened(session, "u", {"b": "1", "a": "bob@example.com 123-45-6789"}),
         pen.completed(session, T, {"M": "bob@example.com", "C": "22000", "D": "(a)=(b)"}),
     ]
-    warm = Masker({"shop": SHOP})
+    warm = Masker(Applied({"shop": SHOP}))
     for _ in range(2):
         again = [codec.encode_masked(audit_copy(v, session, warm), session.encoded) for v in values]
     once = [codec.encode_masked(audit_copy(v, session), session.encoded) for v in values]
@@ -280,8 +281,7 @@ def test_anything_a_person_can_type_has_an_audit_copy(
 
 
 def test_the_caches_are_bounded(pen: Pen, session: Session) -> None:
-    masker = Masker({"shop": SHOP})
-    target = masker._targets["shop"]
+    target = Masker(Applied({"shop": SHOP}))._target(SHOP)
     for number in range(10_050):
         target.statement(f"select {number}")
     assert len(target._statements._entries) == 10_000

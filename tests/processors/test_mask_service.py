@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from schemas import chain, codec, topics
 from schemas.events import Completed, Masked
+from schemas.masking.applied import document
 from tests.processors.harness import Bench, Processor, until
 from tests.processors.recording import Session, column, data_row, new_id, private_pem
 
@@ -76,6 +77,40 @@ async def test_every_event_is_masked_once_and_in_order(bench: Bench) -> None:
     assert await processor.stop() == 0
     assert CANARY_SSN not in processor.log
     assert [json.loads(line)["event"] for line in processor.log.splitlines()][-1] == "stopped"
+
+
+async def test_what_a_gateway_knew_to_be_classified_is_masked(bench: Bench) -> None:
+    """Published after the processor was ready; and again by one that begins with nothing."""
+    key, value = codec.encode_classification(
+        document("shop", {"public.people.nickname": ("pii", "full")})
+    )
+    session = await bench.session(classification=key)
+    first = await bench.processor()
+    await first.ready()
+    await bench.producer.send_and_wait(topics.CLASSIFICATIONS, value, key=key)
+    statement = "select 1 from people where nickname = 'Zorvak'"
+    await bench.write([bench.pen.requested(session, new_id(), statement)])
+    (copy,) = await bench.masked([session], 1)
+    assert copy[1].statement == "select 1 from people where nickname = '***'"
+    assert await first.stop() == 0
+    other = await bench.session(classification=key)
+    await bench.write([bench.pen.requested(other, new_id(), statement)])
+    await (await bench.processor()).ready()
+    (copy,) = await bench.masked([other], 1)
+    assert copy[1].statement == "select 1 from people where nickname = '***'"
+
+
+async def test_an_event_whose_classification_nobody_knows_is_not_masked_by_guessing(
+    bench: Bench,
+) -> None:
+    session = await bench.session(classification=os.urandom(32))
+    processor = await bench.processor()
+    await processor.ready()
+    event = bench.pen.requested(session, new_id(), "select nickname from people")
+    offsets = await bench.write([event])
+    letter = (await bench.dead_letters(offsets))[offsets[0]]
+    assert letter.value == event
+    assert dict(letter.headers)["gatebook-error"] == b"UnknownClassification"
 
 
 async def test_its_schema_is_published(bench: Bench) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.topics import CONTROL, KEYS, MAX_RECORD_BYTES, SCHEMAS, TOPICS
+from schemas.topics import CLASSIFICATIONS, CONTROL, KEYS, MAX_RECORD_BYTES, SCHEMAS, TOPICS
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
@@ -16,7 +16,7 @@ def test_no_topic_forgets_or_elects_a_leader_that_missed_records(topic: object) 
         assert config["min.insync.replicas"] == ("2" if brokers == 3 else "1")
 
 
-def test_only_keys_and_schemas_are_compacted_each_in_one_partition() -> None:
+def test_what_is_looked_up_by_its_key_is_compacted_in_one_partition_each() -> None:
     compacted = [topic for topic in TOPICS if topic.compacted]
-    assert [topic.name for topic in compacted] == [KEYS, SCHEMAS]
+    assert [topic.name for topic in compacted] == [KEYS, SCHEMAS, CLASSIFICATIONS]
     assert all(topic.partitions == 1 for topic in compacted)
