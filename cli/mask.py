@@ -92,8 +92,8 @@ def _print(text: str, found: Plan, veil: Veil) -> None:
     print(f"            {_WHAT[found.action]}" + (f": {found.reason}" if found.reason else ""))
     for name in found.columns:
         print(f"hidden      {name}: {veil.masks.get(name, '')}")
-    for name in found.probes:
-        print(f"compared    {name}, in clear: its class permits equality")
+    for name, reason, budget in sorted({(p.origin, p.reason, p.budget) for p in found.probes}):
+        print(f"compared    {name}, in clear, {budget} distinct values an hour: {reason}")
     if found.edits:
         print(f"runs        {found.apply(text).strip()}")
     print()

@@ -181,11 +181,13 @@ async def _seen(target: Target) -> list[str]:
     if not snapshot.known:
         raise _Unusable(f"the catalog of {target.database} cannot be read by {target.user}")
     missing = [name for name in target.classified if not _is_there(snapshot, name)]
+    unused = target.classes.keys() - {each.classification for each in target.classified.values()}
     return [
         f"connects {where} as {role}, PostgreSQL {version}",
         f"tls      {tls or 'none: keep the socket on this host'}",
         f"catalog  read; {sum(1 for _ in lacking)} schemas with tables",
         *(f"warning  there is no column {name}, which is classified" for name in missing),
+        *(f"warning  no column is of class {name}" for name in sorted(unused)),
         *_about_rights(role, database, excess, lacking),
     ]
 

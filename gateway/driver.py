@@ -366,6 +366,11 @@ class Connection(asyncio.Protocol):
                 recorder.connected_by = decision.policies
             else:
                 decision = policies.execute(principal, target, self._application, request, moment)
+                if request.tried and decision.verdict is Verdict.ALLOW:
+                    person = (principal.issuer, principal.subject, target)
+                    decision = self._node.lookups.judge(
+                        decision, person, request.tried, time.monotonic()
+                    )
                 if not request.refusal:
                     self._note_change(request)
             (_ALLOWED if decision.verdict is Verdict.ALLOW else _DENIED).inc()

@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.identity.principal import Principal
+from gateway.masking.probes import Tried
 from gateway.policy.facts import UNKNOWN, Facts
 
 
@@ -56,8 +57,8 @@ class Request(msgspec.Struct, frozen=True):
     A request with a `refusal` is denied for what it is, whatever the policies say. One to connect
     says which kind of `replication` it is for, if it is. `facts` are what the statement does at
     this target. `ran` is what runs in place of `statement` for a person who may not see everything,
-    `masks` names the hidden columns it mentions; `unmasked` says why it cannot be run for them,
-    whatever else permits it.
+    `masks` names the hidden columns it mentions, `tried` what it compares in clear; `unmasked` says
+    why it cannot be run for them, whatever else permits it.
     """
 
     statement_id: bytes
@@ -73,6 +74,7 @@ class Request(msgspec.Struct, frozen=True):
     facts: Facts = UNKNOWN
     ran: str = ""
     masks: tuple[str, ...] = ()
+    tried: tuple[Tried, ...] = ()
     unmasked: str = ""
 
 

@@ -12,6 +12,7 @@ from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Encoded, Journal, publish_schemas
 from gateway.logins import Logins
+from gateway.lookups import Lookups
 from gateway.policy.decide import NoPolicies, Policies
 from gateway.policy.sql import Analyser
 from gateway.policy_files import Load, Watch
@@ -44,6 +45,7 @@ class Node:
         self.authenticator = OidcAuthenticator(settings.oidc)
         self.policies: Policies | NoPolicies = NoPolicies()
         self.recipients = _recipients(settings)
+        self.lookups = Lookups(os.urandom(KEY_BYTES))
         self.veils = {name: Veils(target) for name, target in self.targets.items()}
         self.catalogs = {
             name: Catalog(target, settings.gateway.catalog_refresh_s)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from gateway.masking.hidden import Mask
+from gateway.masking.hidden import Equality, Mask
 from gateway.masking.knowledge import Knowledge, hidden_from, lineage
 from gateway.masking.veil import Veil
+from schemas import settings
 from schemas.settings import SettingsError, Target
 
 _KEY_BYTES: Final = 32
@@ -21,7 +22,12 @@ class Veils:
         self._functions = tuple(target.functions)
         self._classified = {
             source: Mask(
-                column.classification, column.mask, column.text, column.size, column.equality
+                column.classification,
+                column.mask,
+                column.text,
+                column.size,
+                _equality(column.equality),
+                use=column.use,
             )
             for source, column in target.classified.items()
         }
@@ -57,6 +63,10 @@ class Veils:
             if len(self._veils) > _REMEMBERED:
                 self._veils.popitem(last=False)
         return veil
+
+
+def _equality(given: settings.Equality | None) -> Equality | None:
+    return Equality(given.reason, given.budget) if given is not None else None
 
 
 def _token_keys(target: Target, classified: dict[str, Mask]) -> dict[str, bytes]:

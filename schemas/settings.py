@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -71,14 +71,28 @@ class Kafka(_Section):
     password: SecretRef | None = Field(None, description="SASL password, by reference.")
 
 
-class Classified(_Section):
-    """How a classified column is masked: for people who may not see it clear, and, where the mask
-    has a meaning there, in the audit copy; in full otherwise.
+class Equality(_Section):
+    """Look-ups of people who may not see a column, by a value that they know or guess: answered
+    from the clear values.
     """
 
-    classification: str = Field(
-        ..., alias="class", description="pii, pci, phi, secret or a free name."
+    reason: str = Field(
+        ..., min_length=1, description="Why; recorded with each decision that permits one."
     )
+    budget: int = Field(
+        ...,
+        ge=1,
+        le=10_000,
+        description="Distinct values of this column that one person may try in an hour, at one "
+        "gateway node.",
+    )
+
+
+class Treatment(_Section):
+    """How values are masked: for people who may not see them clear, and, where the mask has a
+    meaning there, in the audit copy; in full otherwise.
+    """
+
     mask: Literal["full", "partial", "email", "token", "year", "bucket", "null", "literal"] = Field(
         "full",
         description="full: nothing is left; partial: the last four stay; email: x***@domain; "
@@ -87,17 +101,37 @@ class Classified(_Section):
     )
     text: str = Field("***", description="What `literal` shows.")
     size: int = Field(0, ge=0, description="Width of a `bucket`.")
-    equality: bool = Field(
-        False,
-        description="Whether people who may not see it may look rows up by it "
-        "(`column = value`): they can then test a value they know or guess.",
+    use: Literal["rewrite", "refuse"] = Field(
+        "rewrite",
+        description="What happens to a statement that uses the column otherwise than as an output: "
+        "rewrite: it sees masked values; refuse: it is refused.",
+    )
+    equality: Equality | None = Field(
+        None,
+        description="Look-ups by `column = value` or `column IN (values)` that are answered in "
+        "clear; absent: none.",
     )
 
+    @field_validator("equality", mode="before")
+    @classmethod
+    def _with_reason(cls, given: Any) -> Any:
+        if isinstance(given, bool):
+            raise ValueError("takes a `reason` and a `budget`, not true or false")
+        return given
+
     @model_validator(mode="after")
-    def _complete(self) -> Classified:
+    def _complete(self) -> Self:
         if self.mask == "bucket" and self.size < 1:
             raise ValueError("a bucket needs a size")
         return self
+
+
+class Classified(Treatment):
+    """A classified column. What it does not say is as its class says."""
+
+    classification: str = Field(
+        ..., alias="class", description="pii, pci, phi, secret or a free name."
+    )
 
 
 class Target(_Section):
@@ -121,6 +155,10 @@ class Target(_Section):
         description="How the server learns whose session it is: settings `gatebook.principal` and "
         "`gatebook.session`; a suffix of application_name; not at all (a pooler may refuse both).",
     )
+    classes: dict[str, Treatment] = Field(
+        default_factory=dict,
+        description="How columns of a class are masked that do not say it themselves, by class.",
+    )
     classified: dict[str, Classified] = Field(
         default_factory=dict, description="Classified columns, by `schema.table.column`."
     )
@@ -132,6 +170,20 @@ class Target(_Section):
     token_key: SecretRef | None = Field(
         None, description="Key of the mask `token`, by reference; at least 32 bytes."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_class(cls, given: Any) -> Any:
+        """Each column with what its class says and it does not."""
+        columns = given.get("classified") if isinstance(given, dict) else None
+        classes = given.get("classes") if isinstance(given, dict) else None
+        if not isinstance(columns, dict) or not isinstance(classes, dict):
+            return given
+        whole = {}
+        for name, column in columns.items():
+            known = classes.get(str(column.get("class"))) if isinstance(column, dict) else None
+            whole[name] = {**known, **column} if isinstance(known, dict) else column
+        return {**given, "classified": whole}
 
 
 class Oidc(_Section):

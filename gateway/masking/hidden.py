@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 MaskName = Literal["full", "partial", "email", "token", "year", "bucket", "null", "literal"]
+Use = Literal["rewrite", "refuse"]
 
 TEXT: Final = frozenset({"text", "varchar", "bpchar", "name", "citext"})
 """Types whose values are the same bytes in text and in binary format."""
@@ -14,11 +15,25 @@ PUMPED: Final = frozenset({"full", "partial", "email", "token", "null", "literal
 """Masks that the gateway itself can put on a value of these types."""
 
 
+COMPUTED: Final = "computed"
+"""The class of what is made of hidden values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """Predicates `column = constant` may be answered from the clear value, for a reason, with so
+    many distinct values per person and hour.
+    """
+
+    reason: str
+    budget: int
+
+
 @dataclass(frozen=True, slots=True)
 class Mask:
     """How values of a class are shown. `literal` and `size` are for the masks of these names.
 
-    `equality`: a predicate `column = constant` may be answered from the clear value. `origin` is
+    `use` is what a statement gets that uses the column otherwise than as an output. `origin` is
     the declared column, schema.table.column, that this one's values are; empty for computed ones.
     """
 
@@ -26,8 +41,15 @@ class Mask:
     name: MaskName
     literal: str = ""
     size: int = 0
-    equality: bool = False
+    equality: Equality | None = None
     origin: str = ""
+    use: Use = "rewrite"
+
+
+def computed(sources: Iterable[Mask]) -> Mask:
+    """Of a column that is made of these, in whatever way."""
+    strict = any(mask.use == "refuse" for mask in sources)
+    return Mask(COMPUTED, "full", use="refuse" if strict else "rewrite")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pglast import parser
 
 from gateway.introspection import FIRST, Rows
 from gateway.masking import allowed
-from gateway.masking.hidden import Column, Hidden, Mask, Relation
+from gateway.masking.hidden import COMPUTED, Column, Hidden, Mask, Relation, computed
 from gateway.masking.tree import STAR, Reading, read, strings
 
 # Of these, columns that hold data belong to nobody's tables.
@@ -26,8 +26,6 @@ _FOLLOWED: Final = frozenset("rpvmf")
 _NAMED: Final = frozenset("rpvmfS")
 _READING: Final = re.compile("st_|_?postgis|find_")
 """Functions of PostGIS, written in C, that read tables."""
-
-_COMPUTED: Final = "computed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +146,14 @@ def lineage(
 
     def add(oid: int, found: Mapping[str, Mask]) -> bool:
         known, columns = masks.get(oid, {}), names.get(oid, [])
-        fresh = {name: mask for name, mask in found.items() if name in columns}
-        if fresh.keys() <= known.keys():
-            return False
-        masks[oid] = {**fresh, **known}
-        return True
+        fresh = {
+            name: mask
+            for name, mask in found.items()
+            if name in columns and (name not in known or _stricter(mask, known[name]))
+        }
+        if fresh:
+            masks[oid] = {**known, **fresh}
+        return bool(fresh)
 
     changed = True
     while changed:
@@ -161,19 +162,25 @@ def lineage(
             # A parent shows its children's rows.
             changed |= add(child, masks.get(parent, {})) | add(parent, masks.get(child, {}))
         for oid, column, expression in knowledge.generated:
-            if _computed(f"SELECT {expression}", set(masks.get(oid, {})), pure):
-                changed |= add(oid, {column: Mask(_COMPUTED, "full")})
+            sources = masks.get(oid, {})
+            if _computed(f"SELECT {expression}", set(sources) - {column}, pure):
+                changed |= add(oid, {column: computed(sources.values())})
         for oid, definition in knowledge.views:
             columns = names.get(oid, [])
             found = _view(definition, columns, masks, by_name, knowledge.path, pure=pure)
             changed |= add(oid, found)
         for oid, column, row_of in knowledge.composites:
             if masks.get(row_of):
-                changed |= add(oid, {column: Mask(_COMPUTED, "full")})
+                changed |= add(oid, {column: computed(masks[row_of].values())})
         for oid, column, parent, key in knowledge.referring:
             if key in masks.get(parent, {}):
                 changed |= add(oid, {column: masks[parent][key]})
     return masks
+
+
+def _stricter(mask: Mask, known: Mask) -> bool:
+    """Whether what is computed is of more than was known, whose class is stricter."""
+    return known.classification == COMPUTED and mask.use == "refuse" and known.use != "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +229,7 @@ def _view(
     pure: Pure,
 ) -> dict[str, Mask]:
     """Masks of a view's columns, by what its definition says."""
-    everything = {column: Mask(_COMPUTED, "full") for column in columns}
+    everything = dict.fromkeys(columns, computed(()))
     try:
         tree = json.loads(parser.parse_sql_json(definition))
         query = tree["stmts"][0]["stmt"]["SelectStmt"]
@@ -234,7 +241,13 @@ def _view(
         schemas = (reference.schema,) if reference.schema else path
         oids = [by_name[key] for s in schemas if (key := (s, reference.name)) in by_name]
         sources += [masks[oid] for oid in oids[:1] if oid in masks]
-    hidden = {name: mask for source in sources for name, mask in source.items()}
+    of_these = computed(mask for source in sources for mask in source.values())
+    hidden: dict[str, Mask] = {}
+    for source in sources:
+        for name, mask in source.items():
+            # Of two columns of one name, who may see one may not therefore see the other.
+            hidden[name] = mask if hidden.get(name, mask) == mask else of_these
+    everything = dict.fromkeys(columns, of_these)
     if pure.reads(reading) or reading.unknown:
         return everything
     if not hidden:
@@ -263,12 +276,12 @@ def _view(
             if path_of[-1] in hidden:
                 found[column] = hidden[path_of[-1]]
             elif path_of[-1] in reading.aliases:
-                found[column] = Mask(_COMPUTED, "full")
+                found[column] = of_these
             continue
         inner = read("SelectStmt", {"whereClause": {"List": {"items": [value]}}})
         used = {each[-1] for each in inner.columns}
         if used & (hidden.keys() | reading.aliases | {STAR}) or inner.references or inner.unknown:
-            found[column] = Mask(_COMPUTED, "full")
+            found[column] = of_these
     return found
 
 

@@ -19,6 +19,7 @@ from pglast import parser
 
 from gateway.masking import allowed, sqlmask
 from gateway.masking.hidden import Hidden, Relation
+from gateway.masking.probes import Probe, probes_of
 from gateway.masking.tree import STAR, Reading, Reference, constant, read, strings
 
 _SYSTEM: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
@@ -63,7 +64,7 @@ class Edit:
 class Plan:
     """`edits` make what runs of what was typed. `reason` says what is masked, or why it is refused
     with `sqlstate`. `columns` are the hidden columns that are mentioned. `creates` is a relation
-    that the statement makes, `probes` the columns it compares with a constant in clear.
+    that the statement makes, `probes` what it compares in clear.
     """
 
     action: Action
@@ -71,7 +72,7 @@ class Plan:
     edits: tuple[Edit, ...] = ()
     columns: tuple[str, ...] = ()
     creates: str = ""
-    probes: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()
     sqlstate: str = _PROTECTED
 
     def apply(self, text: str) -> str:
@@ -159,6 +160,7 @@ class _Planner:
         self._text = raw.decode()
         self._hidden = hidden
         self._own = own
+        self._prepares = False
 
     def plan(self, kind: str, node: dict[str, Any]) -> Plan:
         """Raises _Refused."""
@@ -170,6 +172,8 @@ class _Planner:
             return self._query(kind, node)
         match kind:
             case "PrepareStmt" | "DeclareCursorStmt":
+                # What an EXECUTE gives for its parameters is not looked at.
+                self._prepares = kind == "PrepareStmt"
                 return self._inner(node["query"])
             case "ExplainStmt":
                 if "ExecuteStmt" in node["query"]:
@@ -221,8 +225,8 @@ class _Planner:
             return PASS
         self._check_probing(kind, node, reading)
         hidden = frozenset().union(*(relation.hidden for _, relation in protected))
-        probes, refused_equalities = self._probes(reading, protected)
-        reading.columns += refused_equalities
+        probes, others = probes_of(reading, [each for _, each in protected], self._prepares)
+        reading.columns += others
         inner = self._mentions(reading, protected, hidden)
         if any(reference.renames for reference, _ in protected):
             # Its columns go by other names.
@@ -231,18 +235,15 @@ class _Planner:
         columns = self._named((relation for _, relation in protected), inner | outputs)
         if not inner and not outputs:
             return replace(PASS, probes=probes) if probes else PASS
+        bare = kind == "SelectStmt" and self._bare(node, reading, hidden)
+        self._check_use(protected, inner if bare or kind != "SelectStmt" else inner | outputs)
         if kind != "SelectStmt" or reading.nested_writes:
             if inner:
                 raise _Refused("it would use hidden columns in a change", columns)
             if not self._pumpable(protected, outputs):
                 raise _Refused("RETURNING cannot be masked for these columns", columns)
             return Plan("pump", "", columns=columns, probes=probes)
-        if (
-            rows_pass
-            and not inner
-            and self._bare(node, reading, hidden)
-            and self._pumpable(protected, outputs)
-        ):
+        if rows_pass and not inner and bare and self._pumpable(protected, outputs):
             return Plan("pump", "", columns=columns, probes=probes)
         # What compares in clear would now compare with what is masked: that is what a rewrite is.
         edits = tuple(sorted((self._edit(*pair) for pair in protected), key=lambda e: e.start))
@@ -388,25 +389,18 @@ class _Planner:
         shown = f"{schema}.{name}" if schema else name
         raise _Refused(f'relation "{shown}" does not exist', sqlstate=_UNDEFINED)
 
-    def _probes(
-        self, reading: Reading, protected: list[tuple[Reference, Relation]]
-    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Columns that may be compared with a constant, and those that may not."""
-        masks: dict[str, list[bool]] = {}
-        for _, relation in protected:
-            for column in relation.columns:
-                if column.mask is not None:
-                    masks.setdefault(column.name, []).append(column.mask.equality)
-        probes, others = set(), []
-        for path in reading.equalities:
-            name = path[-1]
-            if name not in masks:
-                others.append(path)
-            elif all(masks[name]):
-                probes.add(name)
-            else:
-                others.append(path)
-        return tuple(sorted(probes)), others
+    def _check_use(self, protected: list[tuple[Reference, Relation]], used: frozenset[str]) -> None:
+        """Whether all of these may be used, if masked. Raises _Refused."""
+        strict = {
+            f"{relation.full_name}.{column.name}"
+            for _, relation in protected
+            for column in relation.columns
+            if column.name in used and column.mask is not None and column.mask.use == "refuse"
+        }
+        if strict:
+            raise _Refused(
+                f"{', '.join(sorted(strict))} may be shown, masked, and not used otherwise", strict
+            )
 
     @staticmethod
     def _mentions(

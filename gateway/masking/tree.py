@@ -7,6 +7,7 @@ not understood is refused.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -51,17 +52,19 @@ class Reading:
     """What a statement's tree says.
 
     `columns` are the column references that are not outputs of the outermost query, `outputs` those
-    that are: place, name, alias. `equalities` are columns that the outermost WHERE compares with a
-    constant. `settings` are what set_config is called for, empty where that is no constant. Of the
-    `aliases` of all that is in FROM, `derived` are those of subqueries, CTEs and functions, `joins`
-    those of joins. `notations` are names that may be calls of functions (`x.f` is `f(x)`), `types`
-    those of casts, `conflicts` what an ON CONFLICT speaks of.
+    that are: place, name, alias. `equalities` are columns that the outermost WHERE compares with
+    constants, and those; `parameters` counts how often each one stands there. `settings` are what
+    set_config is called for, empty where that is no constant. Of the `aliases` of all that is in
+    FROM, `derived` are those of subqueries, CTEs and functions, `joins` those of joins. `notations`
+    are names that may be calls of functions (`x.f` is `f(x)`), `types` those of casts, `conflicts`
+    what an ON CONFLICT speaks of.
     """
 
     references: list[Reference] = field(default_factory=list)
     columns: list[tuple[str, ...]] = field(default_factory=list)
     outputs: list[tuple[int, tuple[str, ...], str]] = field(default_factory=list)
-    equalities: list[tuple[str, ...]] = field(default_factory=list)
+    equalities: list[tuple[tuple[str, ...], list[Any]]] = field(default_factory=list)
+    parameters: Counter[int] = field(default_factory=Counter)
     functions: list[tuple[str, ...]] = field(default_factory=list)
     operators: set[tuple[str, ...]] = field(default_factory=set)
     settings: list[str] = field(default_factory=list)
@@ -148,9 +151,8 @@ class _Reader:
                 if len(column) > 1:
                     reading.notations.append(column)
         if simple or kind in ("UpdateStmt", "DeleteStmt"):
-            condition, equal, constants = _equalities(rest.get("whereClause"))
-            reading.equalities += equal
-            others += constants
+            condition, reading.equalities = _equalities(rest.get("whereClause"))
+            others += [each for _, constants in reading.equalities for each in constants]
             if condition is None:
                 rest.pop("whereClause", None)
             else:
@@ -228,6 +230,8 @@ class _Reader:
                     reading.columns.append((value["name"],))
                 reading.operators.add(strings(value.get("opclass", [])))
                 self.stack.append((value.get("expr"), env))
+            case "ParamRef":
+                reading.parameters[value.get("number", 0)] += 1
             case "LockingClause":
                 pass
             case _ if kind in _QUERIES:
@@ -313,32 +317,37 @@ class _Reader:
         )
 
 
-def _equalities(condition: Any) -> tuple[Any, list[tuple[str, ...]], list[Any]]:
-    """`condition` without its conjuncts `column = constant`, and what those are of."""
+def _equalities(condition: Any) -> tuple[Any, list[tuple[tuple[str, ...], list[Any]]]]:
+    """`condition` without its conjuncts `column = constant`, and those: columns and constants."""
     if not isinstance(condition, dict):
-        return condition, [], []
+        return condition, []
     together = condition.get("BoolExpr")
     conjuncts = together["args"] if together and together["boolop"] == "AND_EXPR" else [condition]
-    kept, columns, constants = [], [], []
+    kept, found = [], []
     for each in conjuncts:
-        found = _equality(each.get("A_Expr"))
-        if found is None:
+        equality = _equality(each.get("A_Expr"))
+        if equality is None:
             kept.append(each)
         else:
-            columns.append(found[0])
-            constants.append(found[1])
-    if not columns:
-        return condition, [], []
-    rest = {"BoolExpr": {"boolop": "AND_EXPR", "args": kept}} if kept else None
-    return rest, columns, constants
+            found.append(equality)
+    if not found:
+        return condition, []
+    return ({"BoolExpr": {"boolop": "AND_EXPR", "args": kept}} if kept else None), found
 
 
-def _equality(node: Any) -> tuple[tuple[str, ...], Any] | None:
-    if not node or node.get("kind") != "AEXPR_OP" or strings(node.get("name", [])) != ("=",):
+def _equality(node: Any) -> tuple[tuple[str, ...], list[Any]] | None:
+    """`column = constant` or `column IN (constants)`."""
+    if not node or strings(node.get("name", [])) != ("=",):
         return None
     left, right = node.get("lexpr"), node.get("rexpr")
+    if node.get("kind") == "AEXPR_IN":
+        column, listed = _column(left), right.get("List", {}).get("items", [])
+        if column is not None and STAR not in column and listed and all(map(constant, listed)):
+            return column, listed
+    if node.get("kind") != "AEXPR_OP":
+        return None
     for one, other in ((left, right), (right, left)):
         column = _column(one)
         if column is not None and STAR not in column and constant(other):
-            return column, other
+            return column, [other]
     return None

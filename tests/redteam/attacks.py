@@ -323,6 +323,10 @@ select email::text::regclass from people
 select email::text::regtype from people
 select number from v_cast
 select set_config('app.x', ssn, false) from people
+select code || '' from strict
+select max(code) from strict
+select code from strict order by code
+select x.code from (select * from strict) x
 """.strip().splitlines()
 
 SCRIPTS: Final[tuple[tuple[str, ...], ...]] = (

@@ -12,7 +12,7 @@ import yaml
 from infra.devstack.plan import Options
 from tests.conftest import SMALL, PostgresServer, running
 from tests.e2e.stack import Stack, until
-from tests.redteam.place import CLASSIFIED, SETUP
+from tests.redteam.place import CLASSES, CLASSIFIED, SETUP
 
 # Only masking stands between alice and the values; bob may see them.
 POLICIES = """
@@ -59,6 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) ->
         "user": postgres.user,
         "password": {"file": str(folder / "password")},
         "sslmode": "disable",
+        "classes": CLASSES,
         "classified": CLASSIFIED,
         "token_key": {"file": str(folder / "token")},
     }

@@ -16,6 +16,11 @@ BORN: Final = "1961-07-23"
 PIN: Final = "7391"
 CANARIES: Final = (*SSN, *EMAIL, *PHONE, NOTE, SALARY, BORN)
 
+WAYS: Final = 20
+"""Columns of `badges`: as many attacks with a dictionary, each with a budget of its own."""
+BUDGET: Final = 5
+BADGE: Final = 5150
+
 CLASSIFIED: Final = {
     "public.people.ssn": {"class": "pii", "mask": "full"},
     "public.people.email": {"class": "pii", "mask": "null"},
@@ -31,6 +36,15 @@ CLASSIFIED: Final = {
     "public.nice.peek": {"class": "secret", "mask": "full"},
     "hr.staff.ssn": {"class": "pii", "mask": "full"},
     "public.tokens.value": {"class": "token", "mask": "token"},
+    "public.strict.code": {"class": "strict"},
+    **{f"public.badges.b{number}": {"class": "badge"} for number in range(WAYS)},
+}
+CLASSES: Final = {
+    "strict": {"mask": "full", "use": "refuse"},
+    "badge": {
+        "mask": "null",
+        "equality": {"reason": "people show their badge", "budget": BUDGET},
+    },
 }
 
 SETUP: Final = f"""
@@ -71,6 +85,11 @@ create table nice (id int, peek text);
 insert into nice values (1, '{NOTE}');
 create table tokens (id int, value text);
 insert into tokens values (1, '{NOTE}');
+create table strict (id int, code text);
+insert into strict values (1, '{NOTE}');
+create table badges (id int, {", ".join(f"b{number} int" for number in range(WAYS))});
+insert into badges values (1, {", ".join([str(BADGE)] * WAYS)});
+create view v_badges as select * from badges;
 create table archive (id int, was people);
 insert into archive select 1, people from people where id = 1;
 create table archives (id int, was people[]);

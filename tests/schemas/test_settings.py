@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from schemas import settings
-from schemas.settings import SecretRef, Settings, SettingsError, load
+from schemas.settings import Equality, SecretRef, Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,3 +159,40 @@ def test_a_secret_that_cannot_be_read_names_its_reference(
     monkeypatch.delenv("NOT_SET", raising=False)
     with pytest.raises(SettingsError, match=message):
         SecretRef.model_validate(reference).read()
+
+
+_TARGET = "targets: [{name: a, host: h, database: d, user: u, password: {env: X}, %s}]"
+
+
+def test_a_column_is_as_its_class_says_unless_it_says_otherwise(file: Path) -> None:
+    file.write_text(
+        _TARGET % "classes: {pii: {mask: email, use: refuse, equality: {reason: x, budget: 2}}}, "
+        "classified: {s.t.a: {class: pii}, s.t.b: {class: pii, mask: full, equality: null}, "
+        "s.t.c: {class: pci, mask: partial}}"
+    )
+    [target] = load(file).targets
+    a, b, c = (target.classified[f"s.t.{name}"] for name in "abc")
+    assert (a.mask, a.use, a.equality) == ("email", "refuse", Equality(reason="x", budget=2))
+    assert (b.mask, b.use, b.equality) == ("full", "refuse", None)
+    assert (c.mask, c.use, c.equality) == ("partial", "rewrite", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("classified: {s.t.a: {class: pii, equality: true}}", "`reason` and a `budget`"),
+        ("classes: {pii: {equality: false}}", "`reason` and a `budget`"),
+        ("classified: {s.t.a: {class: pii, equality: {budget: 1}}}", "reason"),
+        ("classified: {s.t.a: {class: pii, equality: {reason: x, budget: 0}}}", "budget"),
+        ("classified: {s.t.a: {class: pii, equality: {reason: '', budget: 1}}}", "reason"),
+        ("classes: {pii: {class: pii}}", "class"),
+        ("classes: {pii: {mask: bucket}}", "size"),
+        ("classes: {pii: 3}, classified: {s.t.a: {class: pii}}", "classes.pii"),
+        ("classes: {pii: {use: pass}}", "use"),
+        ("classes: [], classified: {s.t.a: {class: pii}}", "classes"),
+    ],
+)
+def test_a_class_that_is_not_one_is_refused(file: Path, given: str, why: str) -> None:
+    file.write_text(_TARGET % given)
+    with pytest.raises(SettingsError, match=re.escape(why)):
+        load(file)

@@ -20,6 +20,7 @@ from gateway.machine import (
     Verdict,
 )
 from gateway.masking.plan import Plan
+from gateway.masking.probes import Tried, tried
 from gateway.masking.veil import Veil
 from gateway.policy import sql
 from gateway.policy.facts import Resolve, SessionNames
@@ -53,6 +54,7 @@ _MAY_NAME: Final = re.compile(rb"execute|fetch|move", re.IGNORECASE)
 _UNSEEN: Final = frozenset({"call", "do", sql.FUNCTION_CALL})
 
 _UNMASKED: Final = Plan("refuse", "a function by its number may read what you may not see")
+_UNCOUNTED: Final = "the values that it looks up cannot be counted: bind them, as text or numbers"
 _REPLAN: Final = Plan("refuse", "cached plan must not change result type", sqlstate="0A000")
 _MOST_MADE: Final = 10_000
 
@@ -523,16 +525,25 @@ class Asking:
         if named is not None or not (statement.prepared_name or statement.cursor_name):
             indirect -= _NAMING
         run.classified = self._reads_classified(indirect, relations)
+        probes = run.plan.probes if run.plan is not None else ()
+        executes = named is not None and statement.kind == "execute"
         if named is not None and run.plan is not None and run.plan.action != "refuse":
             # EXECUTE runs what was planned when it was prepared.
             fresh = self._stale(named)
+            if executes and fresh is not None:
+                probes = fresh.probes
             run.plan = fresh if fresh is not None and fresh.action == "refuse" else run.plan
+        portal = run.portal
+        parameters = portal.parameters if portal is not None else ()
+        compared: tuple[Tried, ...] | None = ()
         unmasked = ""
         if run.plan is not None and run.plan.action == "refuse":
             # Recorded in clear; a name may be any text.
             unmasked = scrub(run.plan.reason)[0]
-        portal = run.portal
-        parameters = portal.parameters if portal is not None else ()
+        elif run.plan is not None and (action != "prepare" or portal is not None):
+            compared = tried(probes, None if executes else parameters)
+            if compared is None:
+                unmasked = _UNCOUNTED
         size = len(statement.recorded) + sum(len(value or b"") for _, _, value in parameters)
         if size > wire.MAX_MESSAGE and not statement.error:
             # They are recorded in one event, which must fit in one record.
@@ -555,6 +566,7 @@ class Asking:
             facts=facts,
             ran=sql.redact(run.ran, kinds) if run.ran else "",
             masks=run.plan.columns if run.plan is not None else (),
+            tried=compared or (),
             unmasked=unmasked,
         )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.masking.hidden import Column, Hidden, Mask, Relation
+from gateway.masking.hidden import Column, Equality, Hidden, Mask, Relation
+
+EMAIL = "public.customers.email"
+LOOK_UP = Equality("customers give their address", 3)
 
 CUSTOMERS = Relation(
     16400,
@@ -11,7 +14,7 @@ CUSTOMERS = Relation(
     (
         Column("id", 1, "int8", "bigint"),
         Column("name", 2, "text", "text"),
-        Column("email", 3, "text", "text", 0, Mask("pii", "email", equality=True)),
+        Column("email", 3, "text", "text", 0, Mask("pii", "email", equality=LOOK_UP, origin=EMAIL)),
         Column("ssn", 4, "bpchar", "character(11)", 11, Mask("pii", "full")),
         Column("card", 5, "text", "text", 0, Mask("pci", "token")),
         Column("born", 6, "date", "date", 0, Mask("pii", "year")),

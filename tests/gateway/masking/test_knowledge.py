@@ -193,3 +193,26 @@ def test_masking_and_policies_see_one_catalog() -> None:
     assert {relation.oid for relation in build(rows).relations.values()} == {
         300, 20000, 20001, 20002, 20003,
     }  # fmt: skip
+
+
+def test_what_is_made_of_a_strict_column_is_strict() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["a"], (201, "w"): ["b"], (202, "holder"): ["rows"]},
+        views=((200, "SELECT upper(p.ssn) AS a FROM people p"), (201, "SELECT v.a AS b FROM v")),
+        generated=((100, "city", "right(ssn, 4)"),),
+        composites=((202, "rows", 100),),
+    )
+    strict = {SSN: Mask("pii", "full", use="refuse"), MAIL: Mask("pii", "email")}
+    found = lineage(knowledge, strict)
+    for oid, name in ((200, "a"), (201, "b"), (100, "city"), (202, "rows")):
+        assert found[oid][name].use == "refuse"
+    assert found[100]["mail"].use == "rewrite"
+
+
+def test_of_two_columns_of_one_name_neither_is_taken_for_the_other() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["a"], (300, "staff"): ["ssn"]},
+        views=((200, "SELECT p.ssn AS a FROM people p JOIN staff s ON true"),),
+    )
+    classified = {SSN: Mask("pii", "full"), "public.staff.ssn": Mask("hr", "full")}
+    assert lineage(knowledge, classified)[200]["a"].origin == ""

@@ -32,6 +32,7 @@ from tests.gateway.masking.shop import CUSTOMERS, HIDDEN
         "prepare p as select id from customers where id = $1",
         "select set_config('app.user', 'x', true)",
         "select name from customers where email = $1",
+        "select name from customers where city = 'x' and email in ('a', $1)",
     ],
 )
 def test_what_mentions_nothing_hidden_passes_as_it_is(text: str) -> None:
