@@ -12,8 +12,28 @@ from typing import Any, Final
 FIRST: Final = 16384
 """The first OID that is not PostgreSQL's own."""
 
+# Comments that classify their column, and the roles that could have made them: the relation's
+# owner, its members by whatever grant, and where those may make members (before PostgreSQL 16)
+# all that may create roles. Superusers may do anything, to this gateway's own role as well. What
+# is temporary is its session's own.
+_COMMENTS: Final = """
+SELECT d.objoid::int8, d.objsubid::int4, d.description,
+       ARRAY(SELECT r.rolname::text FROM pg_catalog.pg_roles r
+              WHERE r.oid = c.relowner
+                 OR NOT r.rolsuper AND (pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER')
+                    OR r.rolcreaterole AND NOT o.rolsuper
+                   AND pg_catalog.current_setting('server_version_num')::int < 160000)
+              ORDER BY 1)
+  FROM pg_catalog.pg_description d
+  JOIN pg_catalog.pg_class c ON c.oid = d.objoid
+  JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
+ WHERE d.classoid = 'pg_catalog.pg_class'::regclass AND d.objsubid > 0
+   AND d.description ILIKE '%gatebook:%' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   AND c.relpersistence <> 't'
+"""
+
 # Rows of system objects never change but by an upgrade. OIDs are those of ordinary objects.
-FINGERPRINT: Final = """
+FINGERPRINT: Final = f"""
 SELECT md5(string_agg(part, ',')) FROM (
   SELECT 'c' || count(*) || ':' || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
          AS part FROM pg_catalog.pg_class WHERE oid >= 16384
@@ -41,6 +61,9 @@ SELECT md5(string_agg(part, ',')) FROM (
   UNION ALL SELECT 'f' || count(*) || ':'
          || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
     FROM pg_catalog.pg_cast WHERE oid >= 16384
+  UNION ALL SELECT 'd' || count(*) || ':'
+         || coalesce(sum(hashtextextended(row(comments.*)::text, 0)), 0)
+    FROM ({_COMMENTS}) comments
   UNION ALL SELECT 'n' || count(*) || ':'
          || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0) FROM pg_catalog.pg_namespace
   UNION ALL SELECT 's' || count(*) || ':'
@@ -182,6 +205,7 @@ _QUERIES: Final = {
     "derived": _DERIVED,
     "unique": _UNIQUE,
     "types": _TYPES,
+    "comments": _COMMENTS,
 }
 
 Table = list[tuple[Any, ...]]
@@ -206,6 +230,7 @@ class Rows:
     derived: Table = field(default_factory=list)
     unique: Table = field(default_factory=list)
     types: Table = field(default_factory=list)
+    comments: Table = field(default_factory=list)
     path: tuple[str, ...] = ("pg_catalog", "public")
     named_path: tuple[str, ...] = ("public",)
     database: str = ""

@@ -74,7 +74,8 @@ class Relation(msgspec.Struct, frozen=True, eq=False):
 
     `definition` is a view's query, `rules` the texts of rules for writing, `triggers` the OIDs of
     the functions that writing calls. `children` inherit from it or are its partitions.
-    `full` is its name, `origins` maps its columns' names to their full names.
+    `full` is its name, `origins` maps its columns' names to their full names. `tagged` are columns
+    whose comment classifies them, whoever made it.
     """
 
     oid: int
@@ -92,6 +93,7 @@ class Relation(msgspec.Struct, frozen=True, eq=False):
     cascades: tuple[Cascade, ...] = ()
     full: str = ""
     origins: dict[str, tuple[str, ...]] = {}
+    tagged: frozenset[str] = frozenset()
 
     @property
     def is_view(self) -> bool:
@@ -163,6 +165,7 @@ class Snapshot:
             self._operators.setdefault(operator.name, []).append(operator)
         self.owner: Final = {r.full: r.owner for r in self.relations.values()}
         self.column_names: Final = {n for r in self.relations.values() for n in r.origins}
+        self.tagged: Final = [r for r in self.relations.values() if r.tagged]
         self.known = bool(version)
 
     def named(self, name: str) -> list[Relation]:
@@ -215,6 +218,10 @@ def build(rows: Rows) -> Snapshot:
         (referred, Cascade(oid, on_delete, on_update))
         for oid, referred, on_delete, on_update, *_ in rows.references
     )
+    tagged: dict[int, set[str]] = {}
+    for oid, number, *_ in rows.comments:
+        found = (column.name for column in columns.get(oid, ()) if column.number == number)
+        tagged.setdefault(oid, set()).update(found)
     relations = [
         full_relation(
             Relation(
@@ -231,6 +238,7 @@ def build(rows: Rows) -> Snapshot:
                 rules=rules.get(oid, ()),
                 triggers=triggers.get(oid, ()),
                 cascades=cascades.get(oid, ()),
+                tagged=frozenset(tagged.get(oid, ())),
             )
         )
         for oid, schema, name, kind, persistence, owner, definition in rows.relations

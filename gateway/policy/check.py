@@ -23,7 +23,7 @@ WARNING: Final = "warning"
 
 _NOTES: Final = frozenset({"id", "message", "how_to_ask", "unknown"})
 _ASKED_OF_STATEMENTS: Final = frozenset({"execute", "execute_with_approval"})
-_ACTIONS: Final = _ASKED_OF_STATEMENTS | {"connect", "replicate", "see_clear"}
+_ACTIONS: Final = _ASKED_OF_STATEMENTS | {"connect", "replicate", "see_clear", "classify"}
 # Below which kinds of resource others are, and how many names their ids have.
 _PARTS: Final = {"Target": 1, "Schema": 2, "Table": 3, "Function": 3, "Column": 4}
 _WORDS: Final[dict[str, frozenset[str]]] = {
@@ -35,7 +35,7 @@ _WORDS: Final[dict[str, frozenset[str]]] = {
     ),
     "ddl": frozenset(
         ("create", "alter", "drop", "truncate", "grant", "role", "extension", "system", "comment",
-         "maintenance", "temporary")
+         "maintenance", "temporary", "classify")
     ),
 }  # fmt: skip
 _COMPARING: Final = ("==", "!=", "contains", "containsAll", "containsAny", "in")

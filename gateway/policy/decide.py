@@ -31,11 +31,14 @@ from gateway.policy.scopes import Scopes
 
 NO_POLICY: Final = "no policy permits this"
 NOT_UNDERSTOOD: Final = "the statement is not fully understood"
+MAY_NOT_CLASSIFY: Final = "no policy permits changing what is classified"
 NEEDS_APPROVAL: Final = "this needs an approval, and approvals are not available yet"
 _ASK: Final = "Ask the owner of the target to add a policy that permits it."
 _UNTIL_THEN: Final = "Until then, ask for a rule that permits it without one."
 _BROKEN: Final = "a policy could not be evaluated"
-BY_POLICY: Final = frozenset({NO_POLICY, NOT_UNDERSTOOD, NEEDS_APPROVAL, _BROKEN, ""})
+BY_POLICY: Final = frozenset(
+    {NO_POLICY, NOT_UNDERSTOOD, MAY_NOT_CLASSIFY, NEEDS_APPROVAL, _BROKEN, ""}
+)
 """Reasons of refusals that other policies might not give."""
 _DAY_S: Final = 86_400
 _WEEKDAYS: Final = (
@@ -252,7 +255,19 @@ class Policies:
         if not self._understood(facts, allowed):
             shown = "; ".join(sorted(facts.unknown)[:5])
             return Decision(Verdict.DENY, (), NOT_UNDERSTOOD, f"Not understood: {shown}.")
-        return self._decision(allowed)
+        return self._classifying(asked, facts) or self._decision(allowed)
+
+    def _classifying(self, asked: _Asked, facts: Facts) -> Decision | None:
+        """Why it may not change what is classified; an action of its own, for every column."""
+        columns = [asked.column(name) for name in sorted(facts.classifies)]
+        answers = asked.ask("classify", columns, {})
+        refused = [answer for answer in answers if not answer.allowed or answer.broken]
+        if not refused:
+            return None
+        worst = max(refused, key=lambda answer: (answer.broken, bool(answer.names)))
+        if worst.names or worst.broken:
+            return self._decision(worst)
+        return Decision(Verdict.DENY, (), MAY_NOT_CLASSIFY, _ASK)
 
     def _permitted(
         self, asked: _Asked, action: str, facts: Facts, context: dict[str, Any]

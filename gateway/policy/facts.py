@@ -61,7 +61,8 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
     in words; `uncertain`: names may mean less than what is held here. `ddl` are classes
     (`create`, `alter`, `drop`, `truncate`, `grant`, `role`, `extension`, …), `files` and `links`
     what it does with files and programs of the server, and with other servers. `limit` is -1
-    where none is known.
+    where none is known. `classifies` are columns whose comment, which classifies them, is set,
+    moved or removed.
 
     `owners` are (relation, role that owns it). `unsettles`, `opaque`, `temporary` and `views` are
     what it does to the session (`after`); `executes` are prepared statements that it runs.
@@ -74,6 +75,7 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
     columns_written: frozenset[str] = _NOTHING
     functions: frozenset[str] = _NOTHING
     ddl: frozenset[str] = _NOTHING
+    classifies: frozenset[str] = _NOTHING
     files: frozenset[str] = _NOTHING
     links: frozenset[str] = _NOTHING
     unknown: frozenset[str] = _NOTHING
@@ -135,6 +137,7 @@ def together(one: Facts, other: Facts) -> Facts:
         columns_written=one.columns_written | other.columns_written,
         functions=one.functions | other.functions,
         ddl=one.ddl | other.ddl,
+        classifies=one.classifies | other.classifies,
         files=one.files | other.files,
         links=one.links | other.links,
         unknown=one.unknown | other.unknown,

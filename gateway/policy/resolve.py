@@ -32,6 +32,7 @@ from gateway.policy.facts import (
     SessionNames,
     together,
 )
+from gateway.policy.reading.classifying import COMMENTS
 from gateway.policy.reading.reader import Reader
 from gateway.policy.scope import Scope
 from gateway.policy.sql import Statement
@@ -178,6 +179,10 @@ class Resolver:
 
     def finished(self, work: Work) -> Facts:
         """`work` as facts; equal ones are one object."""
+        if COMMENTS in work.writes:
+            work.classifies.add(f"{COMMENTS}.description")
+        if work.classifies:
+            work.ddl.add("classify")
         level, reasons = risk.assess(work)
         facts = Facts(
             kinds=frozenset(work.kinds),
@@ -187,6 +192,7 @@ class Resolver:
             columns_written=frozenset(work.written_columns),
             functions=frozenset(work.functions),
             ddl=frozenset(work.ddl),
+            classifies=frozenset(work.classifies),
             files=frozenset(work.files),
             links=frozenset(work.links),
             unknown=frozenset(work.unknown),

@@ -16,8 +16,8 @@ class Work:
     """What has been found so far. Also what a view, rule or function body adds wherever used."""
 
     __slots__ = (
-        "columns", "ddl", "executes", "files", "functions", "kinds", "limit", "links", "notes",
-        "numbers", "opaque", "outputs", "reads", "references", "selects", "temporary",
+        "classifies", "columns", "ddl", "executes", "files", "functions", "kinds", "limit", "links",
+        "notes", "numbers", "opaque", "outputs", "reads", "references", "selects", "temporary",
         "uncertain", "unknown", "unsettles", "views", "wheres", "writes", "written_columns",
     )  # fmt: skip
 
@@ -29,6 +29,7 @@ class Work:
         self.written_columns: set[str] = set()
         self.functions: set[str] = set()
         self.ddl: set[str] = set()
+        self.classifies: set[str] = set()
         self.files: set[str] = set()
         self.links: set[str] = set()
         self.unknown: set[str] = set()
@@ -55,6 +56,7 @@ class Work:
         self.written_columns |= other.written_columns
         self.functions |= other.functions
         self.ddl |= other.ddl
+        self.classifies |= other.classifies
         self.files |= other.files
         self.links |= other.links
         self.unknown |= other.unknown

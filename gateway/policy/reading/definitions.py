@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gateway.policy import grammar
-from gateway.policy.catalog import SYSTEM, is_temporary, name_of
-from gateway.policy.reading.changes import Changes
+from gateway.policy.catalog import SYSTEM, Relation, is_temporary, name_of
+from gateway.policy.reading.classifying import Classifying
 from gateway.policy.scope import Item, Scope
 from gateway.policy.work import UNSURE
 
 
-class Definitions(Changes):
+class Definitions(Classifying):
     """See the module."""
 
     def _define(self, kind: str, value: dict[str, Any], scope: Scope) -> None:
@@ -25,6 +25,7 @@ class Definitions(Changes):
         # Expressions in it are over columns that it may itself define.
         inner.items.append(Item("", {}, is_open=True))
         relation = value.get("relation")
+        found: list[Relation] = []
         if isinstance(relation, dict):
             found = self._resolver.relations(
                 relation.get("schemaname", ""), relation.get("relname", ""), self._meaning, work
@@ -33,20 +34,29 @@ class Definitions(Changes):
             inner.items.append(Item(relation.get("relname", ""), columns, is_open=True))
             if kind == "RenameStmt" and any(is_temporary(r.schema) for r in found):
                 work.temporary.add(value.get("newname", ""))
+        if kind == "AlterTableStmt":
+            self._altered(value, found)
+        elif kind in _MOVING:
+            self._renamed(value, found)
+        elif kind in _HANDING_OVER:
+            self._all_say()
         self.walk(value, inner)
 
     def _create_table(self, value: dict[str, Any], scope: Scope) -> None:
         inner = Scope(scope, scope.ctes, lenient=True)
         inner.items.append(Item("", {}, is_open=True))
         body = value.get("base", value)
-        self._creates(body.get("relation", {}))
+        made = self._creates(body.get("relation", {}))
         if "base" in value:
             # A foreign table reads what its server says, and file_fdw's runs programs.
             self._work.links.add("foreign table")
         for entry in body.get("tableElts", ()):
             like = entry.get("TableLikeClause")
             if like is not None:
-                self._found({**like.get("relation", {}), "inh": True}, reads=True, scope=inner)
+                source = self._found(
+                    {**like.get("relation", {}), "inh": True}, reads=True, scope=inner
+                )
+                self._copied_like(like, source, made)
             else:
                 self.walk(entry, inner)
         rest = {
@@ -56,8 +66,8 @@ class Definitions(Changes):
         }
         self.walk(rest, inner)
 
-    def _creates(self, value: dict[str, Any], is_view: bool = False) -> None:
-        """A relation that is made, or replaced."""
+    def _creates(self, value: dict[str, Any], is_view: bool = False) -> str:
+        """A relation that is made, or replaced; its full name, or one of those it may have."""
         name, schema = value.get("relname", ""), value.get("schemaname", "")
         work = self._work
         if value.get("relpersistence") == "t" or is_temporary(schema):
@@ -65,16 +75,19 @@ class Definitions(Changes):
             work.writes.add(name_of("pg_temp", name))
             work.ddl.discard("create")
             work.ddl.add("temporary")
-            return
+            return name_of("pg_temp", name)
         if schema:
             work.writes.add(name_of(schema, name))
-            return
+            return name_of(schema, name)
+        made = name_of(name)
         for place in self._snapshot.path:
             if place not in SYSTEM:
-                work.writes.add(name_of(place, name))
+                made = name_of(place, name)
+                work.writes.add(made)
                 break
         if not self._meaning.certain:
             work.writes |= {name_of(place, name) for place in self._snapshot.schemas - SYSTEM}
+        return made
 
     def _create_as(self, value: dict[str, Any], scope: Scope) -> None:
         top, self.is_top = self.is_top, False
@@ -134,15 +147,22 @@ class Definitions(Changes):
         self.lenient = before
 
     def _drop(self, value: dict[str, Any], scope: Scope) -> None:
-        self._named_objects(value.get("removeType", ""), value.get("objects", []), True)
-        if value.get("behavior") == _DROPS_WITH:
+        found = self._named_objects(value.get("removeType", ""), value.get("objects", []))
+        cascades = value.get("behavior") == _DROPS_WITH
+        if value.get("removeType") in grammar.RELATION_TYPES:
+            self._dropped(found, cascades)
+        elif cascades:
+            self._all_say()
+        if cascades:
             self._work.notes.add(("high", "DROP … CASCADE drops what depends on it"))
         if value.get("removeType") in ("OBJECT_SCHEMA", "OBJECT_DATABASE"):
             self._work.notes.add(("critical", "a whole schema is dropped"))
         if value.get("removeType") in _EXTENDING:
             self._work.ddl.add("extension")
 
-    def _named_objects(self, kind: str, objects: list[dict[str, Any]], drops: bool) -> None:
+    def _named_objects(self, kind: str, objects: list[dict[str, Any]]) -> list[Relation]:
+        """The relations that these are, or are parts of."""
+        found: list[Relation] = []
         for entry in objects:
             names = [
                 part.get("String", {}).get("sval", "")
@@ -151,15 +171,16 @@ class Definitions(Changes):
             if kind == "OBJECT_SCHEMA":
                 self._schema(names[-1])
             elif kind in grammar.RELATION_TYPES:
-                self._changed(names)
+                found += self._changed(names)
             elif kind in grammar.PART_TYPES:
-                self._changed(names[:-1])
+                found += self._changed(names[:-1])
+        return found
 
-    def _changed(self, names: list[str]) -> None:
+    def _changed(self, names: list[str]) -> list[Relation]:
         if not names:
-            return
+            return []
         schema = names[-2] if len(names) > 1 else ""
-        self._found(
+        return self._found(
             {"relname": names[-1], "schemaname": schema, "inh": True, "location": 0}, reads=False
         )
 
@@ -171,7 +192,11 @@ class Definitions(Changes):
     def _comment(self, value: dict[str, Any], scope: Scope) -> None:
         kind = value.get("objtype", "")
         if kind in grammar.RELATION_TYPES or kind in grammar.PART_TYPES:
-            self._named_objects(kind, [value.get("object", {})], False)
+            found = self._named_objects(kind, [value.get("object", {})])
+            if kind == "OBJECT_COLUMN":
+                items = value.get("object", {}).get("List", {}).get("items", [])
+                names = [part.get("String", {}).get("sval", "") for part in items]
+                self._comments(names, found, value.get("comment", value.get("label")))
 
     def _grant(self, value: dict[str, Any], scope: Scope) -> None:
         if value.get("targtype") == "ACL_TARGET_ALL_IN_SCHEMA":
@@ -216,6 +241,8 @@ class Definitions(Changes):
 
 
 _DROPS_WITH: Final = "DROP_CASCADE"
+_MOVING: Final = frozenset({"RenameStmt", "AlterObjectSchemaStmt"})
+_HANDING_OVER: Final = frozenset({"DropOwnedStmt", "ReassignOwnedStmt"})
 _EXTENDING: Final = frozenset(
     {"OBJECT_EXTENSION", "OBJECT_LANGUAGE", "OBJECT_FDW", "OBJECT_ACCESS_METHOD"}
 )
