@@ -51,8 +51,8 @@ class Expressions:
     def _select_statement(self, value: dict[str, Any], scope: Scope) -> None: ...
 
     @abstractmethod
-    def _creates(self, value: dict[str, Any], is_view: bool = False) -> None:
-        """A relation that is made, or replaced."""
+    def _creates(self, value: dict[str, Any], is_view: bool = False) -> str:
+        """A relation that is made, or replaced; its full name, or one of those it may have."""
 
     @abstractmethod
     def _statement(self, kind: str, value: dict[str, Any], scope: Scope) -> None: ...
