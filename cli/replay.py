@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,10 +16,16 @@ from cli.running import StateDirOption, running
 
 if TYPE_CHECKING:
     from gateway.policy.replay import Again, Past
+    from gateway.policy.resolve import Resolver
+    from schemas.settings import Settings
 
 _UNITS: Final = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week"}
 _VALUE: Final = re.compile(r"'(?:[^']|'')*'|(?<![\w.$])\d+(?:\.\d+)?\b")
 _WIDEST: Final = 300
+_AT_ONCE: Final = 100_000
+"""Decisions of one query: an answer of the history may have 128 MiB."""
+ALLOCATIONS: Final = 100_000
+"""Between two looks for garbage, of which there is little: they took a third of the time."""
 _KEYS: Final = (
     "issuer, subject, actor, groups, agent, actor_type, application,"
     " if(client_ip = toIPv6('::'), '', IPv6NumToString(client_ip)), target, action, statement"
@@ -46,15 +52,15 @@ def replay(
     The history holds masked statements: where a rule depends on a literal that is masked
     (`limit` is not), or on what a session did before, see docs/policy.md.
     """
+    import gc
     import time
 
-    from cli import clickhouse
-    from cli.policy import files_of, read_catalog, settings_of
+    from cli.policy import files_of, settings_of
     from gateway.policy.check import errors, findings
     from gateway.policy.decide import Policies
     from gateway.policy.replay import Replay
-    from gateway.policy.resolve import Resolver
 
+    within = _interval(since)
     files = files_of(policies)
     if wrong := errors(findings(files)):
         raise Problem(f"{policies}/{wrong[0]}")
@@ -66,29 +72,57 @@ def replay(
     if settings.gateway.policies is not None:
         given = files_of(settings.gateway.policies)
         current = None if errors(findings(given)) else Policies(given)
+    if current is None:
+        print("(the policies in force cannot be used: what they refuse, too, is not told apart)",
+              file=sys.stderr)  # fmt: skip
     tried = Policies(files)
-    resolvers = {}
-    for target in settings.targets:
-        snapshot = _now(read_catalog(target))
-        if snapshot.known:
-            resolvers[target.name] = Resolver(snapshot)
-        else:
-            print(f"({target.name} does not answer: its tables are not known)", file=sys.stderr)
-    when = f"ts > now() - interval {_interval(since)}"
-    (counted,) = clickhouse.rows(
-        document,
-        f"select count() as n from audit_events where event_type = 'Decided' and {when}",
-    )
+    when = f"ts > now() - interval {within}"
+    counts = _counted(document, when)
+    resolvers = _catalogs(settings, counts)
     by_time = tried.speaks_of_time or (current is not None and current.speaks_of_time)
-    began = time.monotonic()
-    total = int(counted["n"])
-    past = _with_progress(_history(document, when, by_time), total)
-    distinct, said = summed(Replay(tried, current, resolvers), past)
+    began, before = time.monotonic(), gc.get_threshold()
+    past = _with_progress(_history(document, when, by_time, counts), sum(counts.values()))
+    gc.set_threshold(ALLOCATIONS)
+    try:
+        distinct, said = summed(Replay(tried, current, resolvers), past)
+    finally:
+        gc.set_threshold(*before)
     took = time.monotonic() - began
     _print(said, most)
     number = sum(counts.total() for counts in said.values())
     rate = f"{number / took:,.0f} a second" if took > 0 else ""
     print(f"{number:,} decisions, {distinct:,} of them distinct, in {took:.1f} s ({rate})")
+
+
+def _counted(document: dict[str, Any], when: str) -> dict[str, int]:
+    """Decisions by target."""
+    from cli import clickhouse
+
+    rows = clickhouse.rows(
+        document,
+        "select target, count() as n from audit_events"
+        f" where event_type = 'Decided' and {when} group by target",
+    )
+    return {str(row["target"]): int(row["n"]) for row in rows}
+
+
+def _catalogs(settings: Settings, targets: Iterable[str]) -> dict[str, Resolver]:
+    """Of the targets that there are; says of the others that they are not known."""
+    from cli.policy import read_catalog
+    from gateway.policy.resolve import Resolver
+
+    there = {target.name: target for target in settings.targets}
+    found = {}
+    for name in sorted(targets):
+        if name not in there:
+            print(f"({name} is not a target any more: its tables are not known)", file=sys.stderr)
+            continue
+        snapshot = _now(read_catalog(there[name]))
+        if snapshot.known:
+            found[name] = Resolver(snapshot)
+        else:
+            print(f"({name} does not answer: its tables are not known)", file=sys.stderr)
+    return found
 
 
 def _now(work: Any) -> Any:
@@ -104,14 +138,15 @@ def _interval(text: str) -> str:
     return f"{found[1]} {_UNITS[found[2]]}"
 
 
-def history_query(when: str, by_time: bool) -> str:
-    """Requests and how they were decided, alike ones together."""
+def history_query(when: str, by_time: bool, part: int = 0, parts: int = 1) -> str:
+    """Requests and how they were decided, alike ones together: those of one of so many parts."""
     minute = "toInt64(intDiv(toUnixTimestamp(requested.ts), 60))" if by_time else "toInt64(-1)"
     return f"""
         select {_KEYS}, {minute} as minute, decided.decision, decided.policies, decided.reason,
                toInt64(count())
         from (
             select * from audit_events where event_type = 'Requested' and {when}
+                and cityHash64(statement) % {parts} = {part}
         ) as requested
         join (
             select session_id, statement_id, argMax(decision, ts) as decision,
@@ -126,16 +161,23 @@ def history_query(when: str, by_time: bool) -> str:
     """
 
 
-def _history(document: dict[str, Any], when: str, by_time: bool) -> Iterator[Past]:
+def _history(
+    document: dict[str, Any], when: str, by_time: bool, counts: Mapping[str, int]
+) -> Iterator[Past]:
     import msgspec
 
     from cli import clickhouse
     from gateway.policy.replay import Past
 
     decoder = msgspec.json.Decoder(Past)
-    text = clickhouse.query(document, history_query(when, by_time), "JSONCompactEachRow", 600)
-    for line in text.splitlines():
-        yield decoder.decode(line)
+    parts = sum(counts.values()) // _AT_ONCE + 1
+    for part in range(parts):
+        query = history_query(when, by_time, part, parts)
+        text = clickhouse.query(document, query, "JSONCompactEachRow", 600)
+        # Not splitlines: a statement may hold a character that it takes for the end of a line.
+        for line in text.split("\n"):
+            if line:
+                yield decoder.decode(line)
 
 
 def _with_progress(past: Iterable[Past], total: int) -> Iterator[Past]:
@@ -182,5 +224,5 @@ def _print(said: Said, most: int) -> None:
         if len(counts) > most:
             print(f"  … and {len(counts) - most:,} more")
         print()
-    for outcome in (Outcome.SAME, Outcome.NOT_BY_POLICY):
+    for outcome in (Outcome.SAME, Outcome.NOT_BY_POLICY, Outcome.UNREADABLE):
         print(f"{outcome.value}: {said.get(outcome.value, Counter()).total():,}")

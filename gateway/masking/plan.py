@@ -10,17 +10,18 @@ Mentions are found by name alone, wherever a name stands: too many at worst, nev
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+import orjson
 from pglast import parser
 
 from gateway.masking import allowed, sqlmask
 from gateway.masking.hidden import Hidden, Relation
 from gateway.masking.probes import Probe, probes_of
 from gateway.masking.tree import STAR, Reading, Reference, constant, read, strings
+from gateway.policy import trees
 
 _SYSTEM: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _DOT: Final = "ASCII_46"
@@ -113,8 +114,8 @@ class _Refused(Exception):
 def plan(text: str, hidden: Hidden, own: frozenset[str] = frozenset()) -> Plan:
     """For one statement. `own` are the relations that this session has made itself."""
     try:
-        tree = json.loads(parser.parse_sql_json(text))
-        statements = tree["stmts"]
+        document = orjson.loads(trees.tree(text))
+        statements = document["stmts"]
         if len(statements) != 1:
             raise _Refused("the statement is not understood")
         ((kind, node),) = statements[0]["stmt"].items()

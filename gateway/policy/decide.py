@@ -46,6 +46,18 @@ _WEEKDAYS: Final = (
 )  # fmt: skip
 _PARTS: Final = frozenset({"Schema", "Table", "Column", "Function"})
 _CONTEXT: Final = {"Var": "context"}
+# What of a statement's context is made of which facts.
+_FACTS: Final[dict[str, tuple[str, ...]]] = {
+    **{
+        name: (name,)
+        for name in (
+            "columns_read", "columns_written", "ddl", "files", "functions", "has_limit",
+            "has_where", "limit", "links", "risk", "tables_read", "tables_written",
+        )
+    },
+    "access": ("tables_read", "tables_written"),
+    "risk_level": ("risk",),
+}  # fmt: skip
 # A permit for the tables of a statement does not permit these.
 _BEYOND_TABLES: Final = frozenset({"role", "extension", "system"})
 
@@ -83,6 +95,20 @@ class _Mentions:
     schemas: frozenset[str]
     time: bool
     age: bool
+    context: frozenset[str] | None
+    """Names of the context's attributes; None where all of it is compared."""
+
+    def facts(self) -> tuple[str, ...]:
+        """The fields of Facts that a decision may depend on."""
+        named = _FACTS.keys() if self.context is None else self.context & _FACTS.keys()
+        fields = {"kinds", "unknown", *(field for name in named for field in _FACTS[name])}
+        if self.parts:
+            fields |= {"tables_read", "tables_written", "owners", "ddl", "files", "links"}
+        if "Column" in self.parts:
+            fields |= {"columns_read", "columns_written"}
+        if "Function" in self.parts or self.schemas:
+            fields.add("functions")
+        return tuple(sorted(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,8 @@ class Policies:
         self._mentions = _mentions(document)
         self.scopes = Scopes(parsed, document)
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
+        self._fields = self._mentions.facts()
+        self._alike: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
 
     def connect(
         self,
@@ -190,8 +218,17 @@ class Policies:
         )
         known = self._known.get(key)
         if known is None:
-            asked = _Asked(self, principal, target, application, moment)
-            known = self._keep(key, self._judge(asked, request))
+            # Facts that differ in nothing the policies speak of are decided alike.
+            facts = request.facts
+            decisive = tuple([getattr(facts, field) for field in self._fields])
+            alike = (*key[:-1], *decisive)
+            known = self._alike.get(alike)
+            if known is None:
+                asked = _Asked(self, principal, target, application, moment)
+                # Without the others, so that nothing can depend on them.
+                seen = Facts(**dict(zip(self._fields, decisive, strict=True)))
+                known = self._keep(self._alike, alike, self._judge(asked, request, seen))
+            self._keep(self._known, key, known)
         if request.unmasked and known.verdict is Verdict.ALLOW:
             return Decision(Verdict.DENY, (), request.unmasked)
         return known
@@ -234,15 +271,21 @@ class Policies:
             _age(principal, now) if mentions.age else None,
         )
 
-    def _keep(self, key: tuple[Any, ...], decision: Decision) -> Decision:
-        self._known[key] = decision
-        if len(self._known) > self._REMEMBERED:
-            self._known.popitem(last=False)
+    def _keep(
+        self,
+        decided: OrderedDict[tuple[Any, ...], Decision],
+        key: tuple[Any, ...],
+        decision: Decision,
+    ) -> Decision:
+        decided[key] = decision
+        if len(decided) > self._REMEMBERED:
+            decided.popitem(last=False)
         return decision
 
-    def _judge(self, asked: _Asked, request: Request) -> Decision:
-        facts = request.facts
-        context = _context(request)
+    def _judge(self, asked: _Asked, request: Request, facts: Facts) -> Decision:
+        context = _context(request, facts)
+        if self._mentions.context is not None:
+            context = {name: context[name] for name in self._mentions.context & context.keys()}
         allowed = self._permitted(asked, "execute", facts, context)
         if allowed.refused:
             return self._decision(allowed)
@@ -458,8 +501,7 @@ def _answer(result: Any) -> _Answer:
     return _Answer(bool(result.allowed), tuple(sorted(names)), bool(found.errors))
 
 
-def _context(request: Request) -> dict[str, Any]:
-    facts = request.facts
+def _context(request: Request, facts: Facts) -> dict[str, Any]:
     access = [
         *(["read"] if facts.tables_read else []),
         *(["write"] if facts.tables_written else []),
@@ -552,12 +594,13 @@ def _mentions(document: dict[str, Any]) -> _Mentions:
     if "access" in attributes:
         parts.add("Table")
     if everything:
-        return _Mentions(_PARTS, frozenset(schemas), time=True, age=True)
+        return _Mentions(_PARTS, frozenset(schemas), time=True, age=True, context=None)
     return _Mentions(
         frozenset(parts),
         frozenset(schemas),
         time=bool(attributes & {"time", "hour", "minute", "weekday"}),
         age="sign_in_age_s" in attributes,
+        context=frozenset(attributes),
     )
 
 

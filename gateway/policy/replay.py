@@ -7,6 +7,7 @@ the policies in force: what they refuse as well is not these policies' doing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
@@ -20,10 +21,13 @@ from gateway.policy.cases import requests
 from gateway.policy.catalog import EMPTY
 from gateway.policy.decide import BY_POLICY, Moment, Policies
 from gateway.policy.resolve import Resolver
-from gateway.policy.sql import Analyser
+from gateway.policy.sql import Analyser, Statement
 
 _REMEMBERED: Final = 50_000
 _MINUTE_S: Final = 60
+# A masked number: `id = ***`, or with its last digits, which is no SQL any more.
+_NUMBER: Final = re.compile(r"""(?<![\w"'*])\*\*[*\d-]*""")
+_SOME_NUMBER: Final = "1000"
 
 
 class Past(msgspec.Struct, frozen=True, array_like=True):
@@ -57,6 +61,7 @@ class Outcome(StrEnum):
     PERMITTED = "would have been let through"
     ALREADY = "refused by the policies in force, too"
     NOT_BY_POLICY = "refused whatever the policies say"
+    UNREADABLE = "not decided: as the history holds it, it cannot be read"
 
 
 class Again(msgspec.Struct, frozen=True):
@@ -78,9 +83,11 @@ class Replay:
         self._policies = policies
         self._current = current
         unknown = Resolver(EMPTY)
-        analyse = Analyser()
+        self._analyse = Analyser()
         self._requests = lru_cache(_REMEMBERED)(
-            lambda target, text: tuple(requests(text, resolvers.get(target, unknown), analyse))
+            lambda target, text: tuple(
+                requests(text, resolvers.get(target, unknown), self._readable)
+            )
         )
 
     def again(self, past: Past) -> Again:
@@ -89,6 +96,10 @@ class Replay:
         allowed = decision.verdict is Verdict.ALLOW
         if allowed == (past.decision == Verdict.ALLOW.value):
             return Again(Outcome.SAME, decision)
+        if past.action != "connect" and any(
+            request.refusal for request in self._requests(past.target, past.statement)
+        ):
+            return Again(Outcome.UNREADABLE, decision)
         if allowed:
             if not past.policies and past.reason not in BY_POLICY:
                 return Again(Outcome.NOT_BY_POLICY, decision)
@@ -97,6 +108,14 @@ class Replay:
         if current is not None and self._decide(current, past).verdict is not Verdict.ALLOW:
             return Again(Outcome.ALREADY, decision)
         return Again(Outcome.REFUSED, decision)
+
+    def _readable(self, text: str) -> tuple[Statement, ...]:
+        statements = self._analyse(text)
+        if any(statement.error for statement in statements) and "**" in text:
+            again = self._analyse(_NUMBER.sub(_SOME_NUMBER, text))
+            if not any(statement.error for statement in again):
+                return again
+        return statements
 
     def _decide(self, policies: Policies, past: Past) -> Decision:
         who = _principal(past)

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 from pglast import parser
 
-from gateway.policy import plpgsql, risk, sql
+from gateway.policy import plpgsql, risk, sql, trees
 from gateway.policy.catalog import (
     SYSTEM,
     Function,
@@ -158,7 +158,7 @@ class Resolver:
             return
         self._depth += 1
         try:
-            tree = parser.parse_sql_json(text)
+            tree = trees.tree(text)
             if self._depth > 1:
                 # The statement's own are known.
                 work.kinds |= sql.kinds_of(tree)

@@ -1,8 +1,8 @@
 """What a statement is, by PostgreSQL's own grammar (libpg_query). Pure.
 
-The parse tree is read as JSON text and searched with expressions rather than built as objects:
-it costs a tenth, and no nesting is too deep. This is exact: inside a JSON string every quote is
-preceded by a backslash, so that `{"` or `,"` never occurs in what a person typed.
+The parse tree is searched as JSON text rather than built as objects: it costs a tenth, and no
+nesting is too deep. This is exact: inside a JSON string every quote is preceded by a backslash, so
+that `{"`, `,"` and `":` never occur in what a person typed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import Final
 import msgspec
 from pglast import parser
 
+from gateway.policy import trees
 from gateway.policy.diagnostics import said_more
 
-_NODE: Final = re.compile(r'[{,]"([A-Z]\w*)Stmt":\{')
+_NODE: Final = 'Stmt":{'
 _TOP: Final = re.compile(r'\{"stmt":\{"([A-Z]\w*)":\{')
 _STRING: Final = r'"((?:[^"\\]|\\.)*)"'
-_RELATION: Final = re.compile(rf'[{{,](?:"schemaname":{_STRING},)?"relname":{_STRING}')
+_RELATION: Final = '"relname":"'
+_SCHEMA: Final = '"schemaname":"'
+_REST: Final = re.compile(r'(?:[^"\\]+|\\.)*')
 # Parsing holds up every session: about a second for a million of these.
 _PARTS: Final = re.compile(r"[,(]|[-+*/|](?![-+*/|])")
 _MOST_PARTS: Final = 500_000
@@ -56,6 +59,8 @@ _STEPS: Final = 1_000_000_000
 """About a second of the lexer's time."""
 _MOST: Final = 30_000
 """Statements of one text. Each is two events."""
+_NAMES_PREPARED: Final = frozenset({"prepare", "deallocate", "execute"})
+_NAMES_CURSOR: Final = frozenset({"declare", "fetch", "close"})
 _CONSTANTS: Final = frozenset({"SCONST", "USCONST", "BCONST", "XCONST"})
 
 REDACTED: Final = "'<redacted>'"
@@ -186,9 +191,23 @@ def _kind(node: str) -> str:
     return _RENAMED.get(name, name)
 
 
+def _nodes(tree: str) -> set[str]:
+    """Names of the statements' nodes, without the `Stmt`.
+
+    Found by their ends: an expression would stop at every quote of the tree.
+    """
+    found: set[str] = set()
+    end = tree.find(_NODE)
+    while end >= 0:
+        found.add(tree[tree.rfind('"', 0, end) + 1 : end])
+        end = tree.find(_NODE, end + len(_NODE))
+    # `selectStmt` is a field.
+    return {name for name in found if name[:1].isupper()}
+
+
 def kinds_of(tree: str) -> frozenset[str]:
     """Kinds of the statements in a parse tree's JSON text, nested ones included."""
-    kinds = {_kind(node) for node in _NODE.findall(tree)}
+    kinds = {_kind(node) for node in _nodes(tree)}
     if "copy_to" in kinds:
         if '"is_from":true' in tree:
             kinds.discard("copy_to")
@@ -209,11 +228,25 @@ def _text(escaped: str) -> str:
 
 
 def _relations(tree: str) -> tuple[str, ...]:
-    names = {
-        f"{_text(schema)}.{_text(name)}" if schema else _text(name)
-        for schema, name in _RELATION.findall(tree)
-    }
+    names: set[str] = set()
+    before, at = 0, tree.find(_RELATION)
+    while at >= 0:
+        start = at + len(_RELATION)
+        name = _text(_string(tree, start))
+        # Of a relation's fields it stands right before the name.
+        near = tree.rfind(_SCHEMA, before, at) + len(_SCHEMA)
+        schema = _string(tree, near) if near > before else ""
+        if schema and near + len(schema) + len('",') == at:
+            name = f"{_text(schema)}.{name}"
+        names.add(name)
+        before, at = start, tree.find(_RELATION, start)
     return tuple(sorted(names))
+
+
+def _string(tree: str, start: int) -> str:
+    """The string that begins at `start`, as it is escaped."""
+    found = _REST.match(tree, start)
+    return found.group() if found is not None else ""
 
 
 def redact(text: str, kinds: frozenset[str]) -> str:
@@ -304,8 +337,9 @@ def _single(text: str, tree: str, offset: int = 0) -> Statement:
     kind = _kind(top.group(1))
     if kind == "copy_to" and "copy_from" in kinds:
         kind = "copy_from"
-    prepared, cursor = _PREPARED.search(tree), _CURSOR.search(tree)
-    step = _TRANSACTION.search(tree)
+    prepared = _PREPARED.search(tree) if kinds & _NAMES_PREPARED else None
+    cursor = _CURSOR.search(tree) if kinds & _NAMES_CURSOR else None
+    step = _TRANSACTION.search(tree) if "transaction" in kinds else None
     return Statement(
         text,
         redact(text, kinds),
@@ -347,7 +381,7 @@ def analyse(text: str) -> tuple[Statement, ...]:
     if _takes_long(text):
         return (unparseable(text, "a comment or an operator is too long", sqlstate="54001"),)
     try:
-        tree = parser.parse_sql_json(text)
+        tree = trees.tree(text)
         count = tree.count('{"stmt":{')
         if count == 0:
             return ()
@@ -359,9 +393,7 @@ def analyse(text: str) -> tuple[Statement, ...]:
         slices = parser.split(text, only_slices=True)
         if len(slices) != count:
             return (unparseable(text, "the statements cannot be told apart"),)
-        return tuple(
-            _single(text[part], parser.parse_sql_json(text[part]), part.start) for part in slices
-        )
+        return tuple(_single(text[part], trees.tree(text[part]), part.start) for part in slices)
     except parser.ParseError as error:
         message = str(error.args[0]) if error.args else "syntax error"
         index = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], int) else 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from gateway.identity.principal import Principal
 from gateway.machine import Decision, Verdict
 from gateway.policy.decide import NEEDS_APPROVAL, NOT_UNDERSTOOD, Moment, Policies, checked
+from gateway.policy.facts import Facts, Output
 from tests.gateway.policy.catalogs import request
 
 ALICE = Principal("https://i", "a1", "alice", ("support",), None, "person", 2e9)
@@ -240,3 +242,74 @@ def test_columns_are_seen_in_clear_by_permission_alone() -> None:
     seen = policies.see_clear(ALICE, "shop", "psql", columns)
     assert seen == {"public.customers.email"}
     assert policies.see_clear(replace(ALICE, groups=()), "shop", "psql", columns) == frozenset()
+
+
+# --- what is remembered ---
+
+FACTS = Facts(
+    tables_read=frozenset({"public.orders"}),
+    owners=frozenset({("public.orders", "shop")}),
+)
+OTHERS = {
+    "kinds": frozenset({"delete"}),
+    "tables_read": frozenset({"hr.payroll"}),
+    "tables_written": frozenset({"public.orders"}),
+    "columns_read": frozenset({"public.orders.id"}),
+    "columns_written": frozenset({"public.orders.id"}),
+    "functions": frozenset({"hr.raise"}),
+    "ddl": frozenset({"role"}),
+    "files": frozenset({"pg_read_file"}),
+    "links": frozenset({"dblink"}),
+    "unknown": frozenset({"table x"}),
+    "risk": "high",
+    "has_where": True,
+    "has_limit": True,
+    "limit": 5,
+    "owners": frozenset({("public.orders", "hr")}),
+}
+SETS = (
+    'when { context.kinds.contains("delete") }',
+    'when { context.access.contains("write") }',
+    'when { context.tables_read.contains("hr.payroll") }',
+    'when { context.columns_read.contains("public.orders.id") }',
+    'when { context.columns_written.contains("public.orders.id") }',
+    'when { context.functions.contains("hr.raise") }',
+    "when { !context.ddl.isEmpty() || !context.files.isEmpty() || !context.links.isEmpty() }",
+    "when { !context.unknown.isEmpty() }",
+    'when { context.risk == "high" }',
+    "when { context.risk_level > 2 }",
+    "when { context.has_where }",
+    "when { context.has_limit }",
+    "when { context has limit && context.limit > 3 }",
+    'when { resource is Table && resource.owner == "hr" }',
+    'when { resource in Schema::"shop.hr" }',
+    'when { resource == Column::"shop.public.orders.id" }',
+    "when { resource is Function }",
+    "when { context == {} }",
+)
+
+
+@pytest.mark.parametrize("when", SETS)
+def test_a_decision_is_taken_over_only_where_nothing_that_is_spoken_of_differs(when: str) -> None:
+    forbids = f'forbid (principal, action == Action::"execute", resource) {when};'
+    texts = [("p.cedar", f'@id("all") permit (principal, action, resource); @id("no") {forbids}')]
+    given = Policies(texts)
+    ways = [FACTS, *(msgspec.structs.replace(FACTS, **{name: OTHERS[name]}) for name in OTHERS)]
+    verdicts = set()
+    for facts in ways:
+        asked = msgspec.structs.replace(request("select 1"), facts=facts)
+        decision = given.execute(ALICE, "shop", "psql", asked)
+        assert decision == Policies(texts).execute(ALICE, "shop", "psql", asked)
+        verdicts.add(decision.policies)
+    assert len(verdicts) > 1 or when.endswith("{} }")
+
+
+def test_facts_that_no_policy_speaks_of_are_not_asked_about() -> None:
+    given = Policies([("p.cedar", '@id("all") permit (principal, action, resource);')])
+    for name in ("a", "b"):
+        outputs = (Output(name, ("public.orders.id",), bare=True),)
+        facts = msgspec.structs.replace(FACTS, outputs=outputs, columns_read=frozenset({name}))
+        given.execute(
+            ALICE, "shop", "psql", msgspec.structs.replace(request("select 1"), facts=facts)
+        )
+    assert (len(given._known), len(given._alike)) == (2, 1)

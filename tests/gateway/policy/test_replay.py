@@ -56,7 +56,17 @@ def policies(*texts: str) -> Policies:
         ({"target": "crm"}, Outcome.ALREADY),
         # Made by the session, which is not repeated: refused by those in force, too.
         ({"statement": "select * from made_before limit 1"}, Outcome.ALREADY),
-        ({"statement": "select * from made_before limit"}, Outcome.ALREADY),
+        # Masked numbers, as the history shows them: any number will do.
+        ({"statement": "select * from orders where id = *** limit 1"}, Outcome.SAME),
+        ({"statement": "select * from orders where id=************1111 limit 1"}, Outcome.SAME),
+        ({"statement": "select '***', *** from orders"}, Outcome.REFUSED),
+        # Cut off, or masked where no number was. What still reads is taken at its word.
+        ({"statement": "select * from orders li"}, Outcome.REFUSED),
+        ({"statement": "select * from orders where id = (sel"}, Outcome.UNREADABLE),
+        ({"statement": "select * from orders limit 1 where ***"}, Outcome.UNREADABLE),
+        ({"statement": "alter role x password '<redacted>'"}, Outcome.REFUSED),
+        ({"statement": "alter rol <redacted>"}, Outcome.UNREADABLE),
+        ({"statement": "alter rol <redacted>", "decision": "DENY"}, Outcome.SAME),
     ],
 )  # fmt: skip
 def test_what_becomes_of_it(change: dict[str, Any], outcome: Outcome) -> None:

@@ -1,0 +1,38 @@
+"""Parse trees as JSON text, by PostgreSQL's own grammar (libpg_query). Pure.
+
+A new statement is looked into three times, one right after the other: for its kinds, for what it
+does, and for how it is masked. Each asks here, so that it is parsed once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from pglast import parser
+
+
+class Trees:
+    """Trees of the latest texts, up to `most` characters of both."""
+
+    def __init__(self, most: int = 1024 * 1024) -> None:
+        self._most = most
+        self._held = 0
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def __call__(self, text: str) -> str:
+        """The tree of a text. Raises what pglast raises: ParseError, ValueError and others."""
+        known = self._known.get(text)
+        if known is not None:
+            return known
+        made = str(parser.parse_sql_json(text))
+        self._known[text] = made
+        self._held += len(text) + len(made)
+        while self._held > self._most:
+            old, gone = self._known.popitem(last=False)
+            self._held -= len(old) + len(gone)
+        return made
+
+
+tree: Final = Trees()
+"""What a text means to the parser depends on nothing else: one for the process."""

@@ -1,0 +1,57 @@
+"""Texts are parsed once while they are looked into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pglast import parser
+
+from gateway.policy import trees
+from gateway.policy.trees import Trees
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is parsed."""
+    seen: list[str] = []
+    parse = parser.parse_sql_json
+
+    def noted(text: str) -> Any:
+        seen.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(trees.parser, "parse_sql_json", noted)
+    return seen
+
+
+def test_a_text_that_was_just_parsed_is_not_parsed_again(parsed: list[str]) -> None:
+    made = Trees()
+    first = made("select 1")
+    assert made("select 2") != made("select 1") == first
+    assert parsed == ["select 1", "select 2"]
+
+
+def test_only_the_latest_are_kept(parsed: list[str]) -> None:
+    made = Trees(most=2_000)
+    for number in range(100):
+        made(f"select {number}")
+    assert sum(len(text) + len(tree) for text, tree in made._known.items()) == made._held <= 2_000
+    made("select 99")
+    assert len(parsed) == 100
+    made("select 1")
+    assert len(parsed) == 101
+
+
+def test_what_is_too_large_is_parsed_and_not_kept() -> None:
+    made = Trees(most=10)
+    assert made("select 1") == parser.parse_sql_json("select 1")
+    assert (made._held, len(made._known)) == (0, 0)
+
+
+def test_a_text_that_does_not_parse_is_not_remembered(parsed: list[str]) -> None:
+    made = Trees()
+    for _ in range(2):
+        with pytest.raises(parser.ParseError):
+            made("selct")
+    assert (len(parsed), made._held) == (2, 0)
