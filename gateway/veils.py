@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from gateway.masking.hidden import Equality, Mask
+from gateway.masking.hidden import Equality, Mask, Part
 from gateway.masking.knowledge import Knowledge, hidden_from, lineage
 from gateway.masking.veil import Veil
-from schemas import settings
-from schemas.settings import SettingsError, Target
+from schemas.settings import Classified, SettingsError, Target
 
 _KEY_BYTES: Final = 32
 _REMEMBERED: Final = 256
@@ -20,21 +19,12 @@ class Veils:
 
     def __init__(self, target: Target) -> None:
         self._functions = tuple(target.functions)
-        self._classified = {
-            source: Mask(
-                column.classification,
-                column.mask,
-                column.text,
-                column.size,
-                _equality(column.equality),
-                use=column.use,
-            )
-            for source, column in target.classified.items()
-        }
+        self._classified = {source: _mask(column) for source, column in target.classified.items()}
         self.columns = tuple(self._classified)
         self._keys: dict[str, bytes] = {}
-        if any(mask.name == "token" for mask in self._classified.values()):
-            self._keys = _token_keys(target, self._classified)
+        masks = [each for mask in self._classified.values() for each in (mask, *_parts(mask))]
+        if any(mask.name == "token" for mask in masks):
+            self._keys = _token_keys(target, masks)
         self._masks: dict[int, dict[str, Mask]] = {}
         self._of: Knowledge | None = None
         self._veils: OrderedDict[frozenset[str], Veil] = OrderedDict()
@@ -65,14 +55,33 @@ class Veils:
         return veil
 
 
-def _equality(given: settings.Equality | None) -> Equality | None:
-    return Equality(given.reason, given.budget) if given is not None else None
+def _mask(column: Classified) -> Mask:
+    equality = column.equality
+    return Mask(
+        column.classification,
+        column.mask,
+        column.text,
+        column.size,
+        Equality(equality.reason, equality.budget) if equality is not None else None,
+        use=column.use,
+        parts=tuple(
+            Part(
+                tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]),
+                Mask(part.classification or column.classification, part.mask, part.text, part.size),
+            )
+            for pointer, part in column.parts.items()
+        ),
+    )
 
 
-def _token_keys(target: Target, classified: dict[str, Mask]) -> dict[str, bytes]:
+def _parts(mask: Mask) -> list[Mask]:
+    return [part.mask for part in mask.parts]
+
+
+def _token_keys(target: Target, masks: list[Mask]) -> dict[str, bytes]:
     if target.token_key is None:
         raise SettingsError(f"targets.{target.name}: the mask `token` needs a token_key")
     key = target.token_key.read().encode()
     if len(key) < _KEY_BYTES:
         raise SettingsError(f"targets.{target.name}: token_key has less than {_KEY_BYTES} bytes")
-    return {mask.classification: key for mask in classified.values()}
+    return {mask.classification: key for mask in masks}

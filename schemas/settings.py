@@ -8,6 +8,7 @@ silently ignored would leave a default in place of what the operator decided.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +22,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])+)+")
+_MOST_STARS = 2
+"""Each makes what masks a document several times as long."""
 
 
 class SettingsError(Exception):
@@ -88,12 +93,15 @@ class Equality(_Section):
     )
 
 
-class Treatment(_Section):
+_MaskName = Literal["full", "partial", "email", "token", "year", "bucket", "null", "literal"]
+
+
+class Masked(_Section):
     """How values are masked: for people who may not see them clear, and, where the mask has a
     meaning there, in the audit copy; in full otherwise.
     """
 
-    mask: Literal["full", "partial", "email", "token", "year", "bucket", "null", "literal"] = Field(
+    mask: _MaskName = Field(
         "full",
         description="full: nothing is left; partial: the last four stay; email: x***@domain; "
         "token: equal values have equal tokens; year: of a date; bucket: a number rounded down to "
@@ -101,6 +109,25 @@ class Treatment(_Section):
     )
     text: str = Field("***", description="What `literal` shows.")
     size: int = Field(0, ge=0, description="Width of a `bucket`.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.mask == "bucket" and self.size < 1:
+            raise ValueError("a bucket needs a size")
+        return self
+
+
+class Part(Masked):
+    """What is classified within a JSON column."""
+
+    classification: str = Field(
+        "", alias="class", description="pii, pci, phi, secret or a free name; else the column's."
+    )
+
+
+class Treatment(Masked):
+    """What becomes of values and of what people do with them."""
+
     use: Literal["rewrite", "refuse"] = Field(
         "rewrite",
         description="What happens to a statement that uses the column otherwise than as an output: "
@@ -119,12 +146,6 @@ class Treatment(_Section):
             raise ValueError("takes a `reason` and a `budget`, not true or false")
         return given
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.mask == "bucket" and self.size < 1:
-            raise ValueError("a bucket needs a size")
-        return self
-
 
 class Classified(Treatment):
     """A classified column. What it does not say is as its class says."""
@@ -132,6 +153,28 @@ class Classified(Treatment):
     classification: str = Field(
         ..., alias="class", description="pii, pci, phi, secret or a free name."
     )
+    parts: dict[str, Part] = Field(
+        default_factory=dict,
+        description="What of a `json` or `jsonb` column is classified, by JSON Pointer (RFC 6901): "
+        "`/ssn`, `/cards/*/number`, where `*` is every element or member; absent: all of it.",
+    )
+
+    @field_validator("parts")
+    @classmethod
+    def _pointers(cls, parts: dict[str, Part]) -> dict[str, Part]:
+        for number, pointer in enumerate(parts, 1):
+            if not _POINTER.fullmatch(pointer):
+                raise ValueError(f"no. {number} is not a JSON Pointer to a part: /name, /list/*")
+            if pointer.split("/").count("*") > _MOST_STARS:
+                raise ValueError(f"no. {number} has more than {_MOST_STARS} `*`")
+        return parts
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        # A whole document is no address and has no last four.
+        if self.parts and (self.mask != "full" or self.equality is not None):
+            raise ValueError("a column with `parts` has no `mask` and no `equality` of its own")
+        return self
 
 
 class Target(_Section):
@@ -181,9 +224,27 @@ class Target(_Section):
             return given
         whole = {}
         for name, column in columns.items():
-            known = classes.get(str(column.get("class"))) if isinstance(column, dict) else None
-            whole[name] = {**known, **column} if isinstance(known, dict) else column
+            whole[name] = _as_its_class(column, classes) if isinstance(column, dict) else column
         return {**given, "classified": whole}
+
+
+def _as_its_class(column: dict[str, Any], classes: dict[str, Any]) -> dict[str, Any]:
+    known = classes.get(str(column.get("class")))
+    known = known if isinstance(known, dict) else {}
+    parts = column.get("parts")
+    if not isinstance(parts, dict) or not parts:
+        return {**known, **column}
+
+    def masked(part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        of_class = classes.get(str(part.get("class", column.get("class"))))
+        of_class = of_class if isinstance(of_class, dict) else {}
+        shown = {key: each for key, each in of_class.items() if key in Masked.model_fields}
+        return {**shown, **part}
+
+    used = {key: each for key, each in known.items() if key == "use"}
+    return {**used, **column, "parts": {pointer: masked(part) for pointer, part in parts.items()}}
 
 
 class Oidc(_Section):

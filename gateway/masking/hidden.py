@@ -11,6 +11,9 @@ Use = Literal["rewrite", "refuse"]
 
 TEXT: Final = frozenset({"text", "varchar", "bpchar", "name", "citext"})
 """Types whose values are the same bytes in text and in binary format."""
+JSON: Final = frozenset({"json", "jsonb"})
+EVERY: Final = "*"
+"""In a pointer: every element of an array, or member of an object."""
 PUMPED: Final = frozenset({"full", "partial", "email", "token", "null", "literal"})
 """Masks that the gateway itself can put on a value of these types."""
 
@@ -30,8 +33,17 @@ class Equality:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What is at `pointer` in a JSON document: keys, or `*` for every element or member."""
+
+    pointer: tuple[str, ...]
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True)
 class Mask:
     """How values of a class are shown. `literal` and `size` are for the masks of these names.
+    Where `parts` are given, those alone are masked in a JSON document.
 
     `use` is what a statement gets that uses the column otherwise than as an output. `origin` is
     the declared column, schema.table.column, that this one's values are; empty for computed ones.
@@ -44,6 +56,7 @@ class Mask:
     equality: Equality | None = None
     origin: str = ""
     use: Use = "rewrite"
+    parts: tuple[Part, ...] = ()
 
 
 def computed(sources: Iterable[Mask]) -> Mask:
@@ -68,7 +81,7 @@ class Column:
     @property
     def pumped(self) -> bool:
         """Whether the gateway can mask its values as they pass."""
-        if self.mask is None or self.mask.name == "null":
+        if self.mask is None or (self.mask.name == "null" and not self.mask.parts):
             return True
         return self.type in TEXT and self.mask.name in PUMPED
 

@@ -499,8 +499,7 @@ class _Planner:
         name = sqlmask.identifier(column.name)
         if column.mask is None:
             return name
-        key = self._hidden.token_keys.get(column.mask.classification, b"")
-        return f"{sqlmask.expression(column, key)} AS {name}"
+        return f"{sqlmask.expression(column, self._hidden.token_keys)} AS {name}"
 
     def _span(self, reference: Reference) -> tuple[int, int]:
         """Where the (qualified) name stands. Raises _Refused."""

@@ -2,14 +2,20 @@
 
 Every expression keeps its column's type, and NULL stays NULL. A mask that has no meaning for a
 type gives NULL. It means the same as `pump.mask` where both can be asked.
+
+Of an array each element is masked. In a JSON document what is at a pointer is: what is missing
+stays missing and null stays null, text becomes text, and what the mask has no meaning for becomes
+null. `json` goes through `jsonb`, where a name has one value: which of two an application reads is
+not known here.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
-from gateway.masking.hidden import TEXT, Column, Mask
+from gateway.masking.hidden import EVERY, JSON, TEXT, Column, Mask, Part
 
 _BLOCK: Final = 64
 _NUMBERS: Final = frozenset({"int2", "int4", "int8", "numeric", "float4", "float8"})
@@ -30,25 +36,94 @@ def constant(text: str) -> str:
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def expression(column: Column, token_key: bytes = b"") -> str:
-    """What stands in the place of the column: of its own type, under no name."""
+def expression(column: Column, token_keys: Mapping[str, bytes]) -> str:
+    """What stands in the place of the column: of its own type, under no name. `token_keys` are by
+    class.
+    """
     mask = column.mask
     assert mask is not None  # noqa: S101 (narrowing)
     name = identifier(column.name)
-    value = _value(column, mask, f"({name})::pg_catalog.text", token_key)
+    if mask.parts and column.type in JSON:
+        value = f"({name})::pg_catalog.jsonb"
+        for part in mask.parts:
+            value = _at(value, part, part.pointer, token_keys)
+    elif column.type.startswith("_") and column.declared.endswith("[]"):
+        return _array(column, mask, token_keys)
+    else:
+        value = _value(column.type, mask, name, token_keys)
     if value == "NULL":
         return f"NULL::{column.declared}"
     return f"CASE WHEN {name} IS NOT NULL THEN ({value})::{column.declared} END"
 
 
-def _value(column: Column, mask: Mask, text: str, token_key: bytes) -> str:
-    name, kind = mask.name, column.type
+def _array(column: Column, mask: Mask, token_keys: Mapping[str, bytes]) -> str:
+    name, declared = identifier(column.name), column.declared
+    value = _value(column.type[1:], mask, "e.v", token_keys)
+    if value == "NULL":
+        return f"NULL::{declared}"
+    element = f"CASE WHEN e.v IS NOT NULL THEN ({value})::{declared.removesuffix('[]')} END"
+    elements = f"pg_catalog.unnest({name}) WITH ORDINALITY AS e (v, n) ORDER BY e.n"
+    return (
+        f"CASE pg_catalog.cardinality({name}) WHEN 0 THEN {name} ELSE "
+        f"CASE pg_catalog.array_ndims({name}) WHEN 1 THEN "
+        f"ARRAY(SELECT {element} FROM {elements})::{declared} END END"
+    )
+
+
+def _at(document: str, part: Part, pointer: tuple[str, ...], keys: Mapping[str, bytes]) -> str:
+    """`document`, an expression of type jsonb, with what is at `pointer` masked."""
+    if not pointer:
+        return _leaf(document, part.mask, keys)
+    if pointer[0] == EVERY:
+        each = _at("e.v", part, pointer[1:], keys)
+        listed = f"coalesce(pg_catalog.jsonb_agg({each} ORDER BY e.n), d.v)"
+        elements = "pg_catalog.jsonb_array_elements(d.v) WITH ORDINALITY AS e (v, n)"
+        named = f"coalesce(pg_catalog.jsonb_object_agg(e.k, {each}), d.v)"
+        return _bound(
+            document,
+            "CASE pg_catalog.jsonb_typeof(d.v) "
+            f"WHEN 'array' THEN (SELECT {listed} FROM {elements}) "
+            f"WHEN 'object' THEN (SELECT {named} FROM pg_catalog.jsonb_each(d.v) AS e (k, v)) "
+            "ELSE d.v END",
+        )
+    steps = pointer.index(EVERY) if EVERY in pointer else len(pointer)
+    path = f"ARRAY[{', '.join(map(constant, pointer[:steps]))}]::pg_catalog.text[]"
+    masked = _at(f"d.v #> {path}", part, pointer[steps:], keys)
+    # Where there is nothing at the path, jsonb_set may fail, and say what is in its way.
+    return _bound(
+        document,
+        f"CASE WHEN d.v #> {path} IS NULL THEN d.v "
+        f"ELSE pg_catalog.jsonb_set(d.v, {path}, {masked}, false) END",
+    )
+
+
+def _leaf(document: str, mask: Mask, keys: Mapping[str, bytes]) -> str:
+    text, number = (_value(kind, mask, "d.v #>> '{}'", keys) for kind in ("text", "numeric"))
+    cases = [
+        f"WHEN '{kind}' THEN pg_catalog.to_jsonb(({value})::pg_catalog.{shown})"
+        for kind, value, shown in (("string", text, "text"), ("number", number, "numeric"))
+        if value != "NULL"
+    ]
+    null = "'null'::pg_catalog.jsonb"
+    if not cases:
+        return null
+    return _bound(document, f"CASE pg_catalog.jsonb_typeof(d.v) {' '.join(cases)} ELSE {null} END")
+
+
+def _bound(document: str, expression: str) -> str:
+    """`expression`, in which the document is `d.v`; it is computed once, whatever that says."""
+    return f"(SELECT {expression} FROM (SELECT {document} AS v OFFSET 0) AS d)"
+
+
+def _value(kind: str, mask: Mask, raw: str, token_keys: Mapping[str, bytes]) -> str:
+    """Of a value of that type; `raw` is an expression of it. NULL where the mask has no meaning."""
+    name, text = mask.name, f"({raw})::pg_catalog.text"
     if name == "token":
-        return _token(kind, text, token_key)
+        return _token(kind, text, token_keys.get(mask.classification, b""))
     if name == "year" and kind in _DATES:
-        return f"pg_catalog.date_trunc('year', {identifier(column.name)})"
+        return f"pg_catalog.date_trunc('year', {raw})"
     if name == "bucket" and kind in _NUMBERS and mask.size > 0:
-        number = f"({identifier(column.name)})::pg_catalog.numeric"
+        number = f"({raw})::pg_catalog.numeric"
         return f"pg_catalog.floor({number} / {mask.size}) * {mask.size}"
     if kind not in TEXT:
         return "NULL"

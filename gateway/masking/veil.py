@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.masking import allowed
-from gateway.masking.hidden import Column, Hidden
+from gateway.masking.hidden import Column, Hidden, Mask
 from gateway.masking.plan import PASS, Plan, plan
 from gateway.masking.pump import Pump, described
 from gateway.policy.sql import shape
@@ -54,7 +54,7 @@ class Veil:
         """How each hidden column is masked, by schema.table.column; for people."""
         relations = self._hidden.protected.values() if self._hidden else ()
         return {
-            f"{relation.full_name}.{column.name}": f"{mask.classification}, {mask.name}"
+            f"{relation.full_name}.{column.name}": _shown_as(mask)
             for relation in relations
             for column in relation.columns
             if (mask := column.mask) is not None
@@ -124,6 +124,14 @@ class Veil:
         if within:
             kept["M"] = _NUMBER.sub("***", kept["M"])
         return kept
+
+
+def _shown_as(mask: Mask) -> str:
+    parts = (
+        f"/{'/'.join(part.pointer)} {part.mask.classification}, {part.mask.name}"
+        for part in mask.parts
+    )
+    return "; ".join(parts) or f"{mask.classification}, {mask.name}"
 
 
 def _shown(quoted: str, statement: str) -> str:

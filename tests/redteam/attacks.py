@@ -108,6 +108,151 @@ lo_from_bytea(0, ssn::text::bytea), ssn
 make_date(1, 1, 1) - born + born - make_date(1, 1, 1), born
 """.strip().splitlines()
 
+DOCUMENTS: Final = """
+doc
+raw
+one
+made
+doc->'ssn'
+doc->>'ssn'
+doc->('s' || 'sn')
+doc #> '{ssn}'
+doc #>> '{ssn}'
+doc #>> array['cards', '0', 'number']
+doc->'cards'->-3->>'number'
+doc->'all'
+doc->'deep'->'a/b'->>0
+doc->'whole'
+doc['ssn']
+doc['cards'][0]['number']
+doc::text
+doc::json
+doc::json->>'ssn'
+cast(doc as varchar(2000))
+raw::text
+raw->>'ssn'
+raw::jsonb->>'ssn'
+raw #>> '{ssn}'
+(raw::text)::json
+doc || '{}'
+doc - 'name'
+doc #- '{name}'
+'{}'::jsonb || doc
+jsonb_set(doc, '{name}', '1')
+jsonb_set(doc, '{name}', doc->'ssn')->'name'
+jsonb_insert(doc, '{x}', '1')
+jsonb_strip_nulls(doc)
+jsonb_pretty(doc)
+jsonb_extract_path(doc, 'ssn')
+jsonb_extract_path_text(doc, 'cards', '0', 'number')
+json_extract_path_text(raw, 'ssn')
+jsonb_path_query(doc, '$.ssn')
+jsonb_path_query(doc, '$.**')
+jsonb_path_query_array(doc, '$.cards[*].number')
+jsonb_path_query_array(doc, '$.*')
+jsonb_path_query_array(doc, '$.keyvalue().value')
+jsonb_path_query(doc, '$x', jsonb_build_object('x', doc))
+jsonb_each(doc)
+jsonb_each_text(doc)
+json_each(raw)
+(jsonb_each_text(doc)).value
+json_array(doc)
+json_object('a': doc)
+to_json(doc)
+to_jsonb(files)
+row_to_json(files)
+to_jsonb(files)->'doc'->>'ssn'
+json_build_array(doc)
+jsonb_build_object('d', doc)
+jsonb_agg(doc) over ()
+jsonb_object_agg(id, doc) over ()
+array[doc]
+row(doc)
+(row(doc)).f1
+coalesce(doc, '{}')
+nullif(doc, '{}')
+greatest(doc, doc)
+case when doc ? 'ssn' then doc end
+case when doc @> '{"n": 1}' then doc->>'ssn' end
+md5(doc->>'ssn') || (doc->>'ssn')
+encode(convert_to(doc::text, 'UTF8'), 'hex')
+quote_literal(doc->>'ssn')
+format('%s', doc)
+concat(doc)
+replace(doc::text, 'zz', '')
+to_tsvector('simple', doc)
+jsonb_to_tsvector('simple', doc, '["string"]')
+ts_headline('simple', doc, to_tsquery('simple', 'ann'))
+jsonb_populate_record(null::files, to_jsonb(files))
+(jsonb_populate_record(null::files, to_jsonb(files))).doc
+files
+files.*::text
+(files).doc
+(select doc)
+array(select doc from files)
+(doc->>'ssn')::int
+(doc->>'mail')::int
+lag(doc, 0) over (order by id)
+max(doc->>'ssn') over ()
+""".strip().splitlines()
+
+DOCUMENT_QUERIES: Final = """
+select * from files
+table files
+select doc from v_files
+select doc->>'ssn' from v_files
+select number from v_files_ssn
+select * from v_files_all
+select made || '' from v_files_all
+select copy from m_files
+select mail from m_files
+select copy->>'ssn' || '' from m_files
+select e.value from files, jsonb_each(doc) e where id = 1
+select e.value from files, jsonb_each_text(doc) e where e.key = 'ssn' and id = 1
+select e from files, jsonb_path_query(doc, '$.ssn') e
+select e from files, jsonb_array_elements(doc->'cards') e where id = 1
+select r.ssn from files, jsonb_to_record(doc) r(ssn text) where id = 1
+select r.* from files, json_to_record(raw) r(ssn text) where id = 1
+select r.number from files, jsonb_to_recordset((doc->'cards') - 2) r(number text) where id = 1
+select string_agg(doc->>'ssn', ',') from files
+select jsonb_agg(doc) from files
+select json_agg(files) from files
+select jsonb_object_agg(id, doc) from files
+select doc->>'ssn' from files group by 1
+select distinct doc->>'ssn' from files
+select doc from files order by doc->>'ssn'
+select doc->>'ssn' from files union select 'x'
+select x.s from (select doc->>'ssn' as s from files) x
+with x as (select doc from files) select doc->>'ssn' from x
+select d from files as f(a, d, c)
+select doc from only files
+select doc->>'ssn' || '' from public.files
+copy files to stdout
+copy files (doc) to stdout
+copy (select doc from files) to stdout
+copy (select doc->>'ssn' from files) to stdout
+update files set label = label returning doc
+update files set label = label returning doc->>'ssn'
+update files set label = doc->>'ssn' returning label
+update files set one = doc returning one
+update files set one = one || '{"a": 1}' returning one
+update files set one = jsonb_set('{}', '{x}', doc->'ssn') returning one->'x'
+update files set doc['name'] = doc['ssn'] where id = 1 returning doc['name']
+update files set doc['name'] = '"x"' where id = 1 returning doc
+update files set label = (select doc->>'ssn' from files where id = 1) returning label
+insert into files (id, label) values (1, 'x') on conflict (id) do update set label = files.doc->>'ssn' returning label
+insert into files (id, doc) values (1, '{}') on conflict (id) do update set doc = files.doc || excluded.doc returning doc
+insert into files (id, one) select 9, doc from files where id = 1 returning one->>'mail'
+insert into orders (id, note) select 100, doc->>'ssn' from files where id = 1 returning note
+delete from files where id = 1 returning doc
+delete from files where id = 1 returning to_jsonb(files)
+select doc->>'ssn' from files where doc @> '{"name": "Ann"}'
+select doc->>'ssn' from files where doc @? '$.ssn'
+select doc->>'ssn' from files where doc @@ '$.n == 1'
+select doc->>'ssn' from files where doc ? 'ssn' and doc ?| array['ssn'] and doc ?& array['ssn']
+select histogram_bounds, most_common_vals from pg_stats where tablename like 'files%'
+""".strip().splitlines()
+
 QUERIES: Final = """
 select * from people
 select p.* from people p
@@ -449,11 +594,21 @@ SCRIPTS: Final[tuple[tuple[str, ...], ...]] = (
     ("set row_security = off", "select ssn || '' from people"),
     ("savepoint a", "select ssn || '' from people", "rollback to a", "select ssn from people"),
     ("lock table people", "select ssn || '' from people"),
+    ("merge into files f using (values (1)) v(id) on f.id = v.id "
+     "when matched then update set label = f.doc->>'ssn'", "select label from files"),
+    ("create temp table t as select doc from files", "select doc->>'ssn' from t"),
+    ("create view w as select doc->>'ssn' as x from files", "select x from w"),
+    ("prepare p as select doc->>'ssn' from files", "execute p"),
+    ("declare c cursor for select doc from files", "fetch all c"),
+    ("create index on files (((doc->>'mail')::int))",),
 )  # fmt: skip
 
 
-def scripts() -> list[tuple[str, ...]]:
-    """Every attack, as statements."""
-    found = [(f"select {expression} from people",) for expression in EXPRESSIONS]
-    found += [(query,) for query in QUERIES]
-    return found + list(SCRIPTS)
+def statements() -> list[str]:
+    """The attacks that are one statement."""
+    return [
+        *(f"select {expression} from people" for expression in EXPRESSIONS),
+        *QUERIES,
+        *(f"select {expression} from files where id = 1" for expression in DOCUMENTS),
+        *DOCUMENT_QUERIES,
+    ]

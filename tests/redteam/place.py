@@ -37,6 +37,19 @@ CLASSIFIED: Final = {
     "hr.staff.ssn": {"class": "pii", "mask": "full"},
     "public.tokens.value": {"class": "token", "mask": "token"},
     "public.strict.code": {"class": "strict"},
+    "public.files.doc": {
+        "class": "pii",
+        "parts": {
+            "/ssn": {"mask": "full"},
+            "/mail": {"mask": "email"},
+            "/cards/*/number": {},
+            "/deep/a~1b/0": {},
+            "/all/*": {},
+            "/whole": {},
+        },
+    },
+    "public.files.raw": {"class": "pii", "parts": {"/ssn": {}}},
+    "public.files.one": {"class": "pii", "parts": {"/ssn": {}}},
     **{f"public.badges.b{number}": {"class": "badge"} for number in range(WAYS)},
 }
 CLASSES: Final = {
@@ -85,6 +98,23 @@ create table nice (id int, peek text);
 insert into nice values (1, '{NOTE}');
 create table tokens (id int, value text);
 insert into tokens values (1, '{NOTE}');
+create table files (id int primary key, doc jsonb, raw json, one jsonb, label text,
+    made text generated always as (one->>'ssn') stored, names text[]);
+insert into files values
+ (1, '{{"ssn": "{SSN[0]}", "mail": "{EMAIL[0]}", "name": "Ann", "n": 1, "none": null,
+   "cards": [{{"number": "{SSN[1]}", "kind": "a"}}, {{"kind": "b"}}, 5],
+   "deep": {{"a/b": ["{SSN[2]}", "kept"]}}, "all": {{"x": "{PHONE[0]}", "y": ["{PHONE[1]}"]}},
+   "whole": {{"in": "{NOTE}"}}}}',
+  '{{"ssn": "{SSN[0]}", "ssn": "{SSN[1]}", "name": "Ann"}}', '{{"ssn": "{SSN[2]}"}}', 'first'),
+ (2, '{{"ssn": null, "cards": {{}}, "deep": 5, "all": []}}', '{{"name": "Ben"}}', '{{}}', 'second'),
+ (3, '[1, "two"]', '"text"', null, 'third'), (4, null, null, 'null', 'fourth');
+create index on files ((doc->>'ssn'));
+create index on files using gin (doc);
+create unique index on files ((one->>'ssn'));
+create view v_files as select id, doc from files;
+create view v_files_ssn as select id, doc->>'ssn' as number from files;
+create view v_files_all as select * from files;
+create materialized view m_files as select id, doc as copy, doc#>>'{{mail}}' as mail from files;
 create table strict (id int, code text);
 insert into strict values (1, '{NOTE}');
 create table badges (id int, {", ".join(f"b{number} int" for number in range(WAYS))});

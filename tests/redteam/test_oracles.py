@@ -98,6 +98,9 @@ ORACLES: Final[dict[str, Oracle]] = {
     "cte": rows(f"with x as (select id from people where id = 1 and {_WITHIN}) select id from x"),
     "create table as": rows(
         f"create temp table probe as select id from people where id = 1 and {_WITHIN}"),
+    "document": rows("select id from files where id = 1 and doc->>'ssn' between '{low}' and '{high}'"),
+    "path": rows("select id from files where id = 1 and doc @@ "
+                 "'$.ssn >= \"{low}\" && $.ssn <= \"{high}\"'"),
 }  # fmt: skip
 
 

@@ -196,3 +196,43 @@ def test_a_class_that_is_not_one_is_refused(file: Path, given: str, why: str) ->
     file.write_text(_TARGET % given)
     with pytest.raises(SettingsError, match=re.escape(why)):
         load(file)
+
+
+def test_parts_are_masked_as_their_class_says(file: Path) -> None:
+    file.write_text(
+        _TARGET % "classes: {pii: {mask: email, use: refuse, equality: {reason: x, budget: 2}}, "
+        "pci: {mask: partial}}, classified: {s.t.a: {class: pii, parts: {/a: {}, /b~1c: "
+        "{class: pci}, /d/*/0: {mask: full, class: other}}}}"
+    )
+    [target] = load(file).targets
+    column = target.classified["s.t.a"]
+    assert (column.mask, column.use, column.equality) == ("full", "refuse", None)
+    assert {
+        pointer: (part.classification, part.mask) for pointer, part in column.parts.items()
+    } == {
+        "/a": ("", "email"),
+        "/b~1c": ("pci", "partial"),
+        "/d/*/0": ("other", "full"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("parts: {ssn: {}}", "JSON Pointer"),
+        ("parts: {'': {}}", "JSON Pointer"),
+        ("parts: {/a/: {}}", "JSON Pointer"),
+        ("parts: {/a~2b: {}}", "JSON Pointer"),
+        ("parts: {/a: {}, '#/b': {}}", "no. 2"),
+        ("parts: {'/a/*/*/*': {}}", "more than 2"),
+        ("mask: partial, parts: {/a: {}}", "no `mask`"),
+        ("equality: {reason: x, budget: 1}, parts: {/a: {}}", "no `equality`"),
+        ("parts: {/a: {use: refuse}}", "use"),
+        ("parts: {/a: {mask: bucket}}", "size"),
+        ("parts: {/a: 5}", "parts"),
+    ],
+)
+def test_what_is_no_part_is_refused(file: Path, given: str, why: str) -> None:
+    file.write_text(_TARGET % f"classified: {{s.t.a: {{class: pii, {given}}}}}")
+    with pytest.raises(SettingsError, match=re.escape(why)):
+        load(file)
