@@ -58,6 +58,11 @@ _FACTS: Final[dict[str, tuple[str, ...]]] = {
     "access": ("tables_read", "tables_written"),
     "risk_level": ("risk",),
 }  # fmt: skip
+# Facts that are for others than the policies.
+_NEVER_ASKED: Final = frozenset(
+    {"executes", "opaque", "outputs", "references", "risks", "temporary", "uncertain", "unsettles",
+     "views"}
+)  # fmt: skip
 # A permit for the tables of a statement does not permit these.
 _BEYOND_TABLES: Final = frozenset({"role", "extension", "system"})
 
@@ -99,16 +104,17 @@ class _Mentions:
     """Names of the context's attributes; None where all of it is compared."""
 
     def facts(self) -> tuple[str, ...]:
-        """The fields of Facts that a decision may depend on."""
+        """The fields of Facts that a decision may depend on: all that are not known not to be."""
         named = _FACTS.keys() if self.context is None else self.context & _FACTS.keys()
-        fields = {"kinds", "unknown", *(field for name in named for field in _FACTS[name])}
+        asked = {field for name in named for field in _FACTS[name]}
         if self.parts:
-            fields |= {"tables_read", "tables_written", "owners", "ddl", "files", "links"}
+            asked |= {"tables_read", "tables_written", "ddl", "files", "links"}
         if "Column" in self.parts:
-            fields |= {"columns_read", "columns_written"}
+            asked |= {"columns_read", "columns_written"}
         if "Function" in self.parts or self.schemas:
-            fields.add("functions")
-        return tuple(sorted(fields))
+            asked.add("functions")
+        left_out = _NEVER_ASKED | ({f for fields in _FACTS.values() for f in fields} - asked)
+        return tuple(field for field in Facts.__struct_fields__ if field not in left_out)
 
 
 @dataclass(frozen=True, slots=True)
