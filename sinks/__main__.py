@@ -120,7 +120,8 @@ def _carrier(settings: Settings, sink: Sink, metrics: Metrics, topic: str, group
             linger_s=chosen.linger_s,
             # The embedded engine's folder belongs to one process, and so do all partitions.
             instance=None if chosen.url else group_id,
-        )
+        ),
+        metrics,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
+from sinks.metrics import Metrics
 from sinks.runner import Runner
 
 log = structlog.get_logger(__name__)
@@ -27,8 +28,9 @@ _STEADY_S: Final = 30.0
 class Carrier:
     """One runner after another, until `stop`."""
 
-    def __init__(self, make: Callable[[], Runner]) -> None:
+    def __init__(self, make: Callable[[], Runner], metrics: Metrics) -> None:
         self._make = make
+        self._metrics = metrics
         self._runner: Runner | None = None
         self._stopping = asyncio.Event()
 
@@ -46,10 +48,15 @@ class Carrier:
             self._runner = self._make()
             try:
                 await self._runner.run()
-                return
-            except (KafkaError, OSError) as error:
+                continue
+            except (KafkaError, OSError, asyncio.CancelledError) as error:
+                # aiokafka cancels tasks of its own and lets that out. Taken for ours, it would
+                # end this sink without a word, and a task group leaves the others running.
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise
                 if time.monotonic() - started > _STEADY_S:
                     delay = _FIRST_RETRY_S
+                self._metrics.restarted()
                 log.warning("Kafka unavailable", error=type(error).__name__, retry_in_s=delay)
             try:
                 await asyncio.wait_for(self._stopping.wait(), delay)

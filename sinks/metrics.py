@@ -20,7 +20,7 @@ class Metrics:
 
     def __init__(self, sink: str) -> None:
         self._registry = CollectorRegistry()
-        self._ready = False
+        self._ready = {sink: False}
         self._sink = sink
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -33,6 +33,9 @@ class Metrics:
         self._duplicates = counter(
             "gatebook_sink_duplicates_total", "Events that came a second time and were dropped."
         )
+        self._restarts = counter(
+            "gatebook_sink_restarts_total", "Times its clients of Kafka failed and were replaced."
+        )
         self._lag = Gauge(
             "gatebook_sink_lag_records",
             "Records of a partition that are not written yet.",
@@ -41,15 +44,16 @@ class Metrics:
         )
         self._readiness = Gauge(
             "gatebook_sink_ready",
-            "1 when the last write succeeded.",
+            "1 while it has its partitions and its last write succeeded.",
             (_SINK,),
             registry=self._registry,
         )
 
     def of(self, sink: str) -> Metrics:
-        """The same counters for another sink of the process; readiness is each sink's own."""
+        """The same counters for another sink of the process, which is ready when all are."""
         made = copy.copy(self)
-        made._sink, made._ready = sink, False
+        made._sink = sink
+        made.ready(False)
         return made
 
     def written(self, partition: int, rows: int, replayed: bool) -> None:
@@ -69,8 +73,11 @@ class Metrics:
         self._retries.labels(self._sink).inc()
         self.ready(False)
 
+    def restarted(self) -> None:
+        self._restarts.labels(self._sink).inc()
+
     def ready(self, ready: bool) -> None:
-        self._ready = ready
+        self._ready[self._sink] = ready
         self._readiness.labels(self._sink).set(ready)
 
     def app(self) -> Starlette:
@@ -83,9 +90,10 @@ class Metrics:
             return PlainTextResponse("ok\n")
 
         async def readiness(_: Request) -> Response:
-            if self._ready:
+            missing = [sink for sink, ready in self._ready.items() if not ready]
+            if not missing:
                 return PlainTextResponse("ready\n")
-            return PlainTextResponse("not ready\n", status_code=503)
+            return PlainTextResponse(f"not ready: {', '.join(missing)}\n", status_code=503)
 
         return Starlette(
             routes=[

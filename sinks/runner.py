@@ -29,6 +29,7 @@ from sinks.kafka import topic_identity
 from sinks.metrics import Metrics
 from sinks.ranges import Note, Pending, Range
 from sinks.rows import Poison
+from sinks.soundness import assigned_all, check
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,8 @@ _IDLE_S: Final = 0.5
 _BATCH_BYTES: Final = 32 * 1024 * 1024
 """Bytes of one insert at most: 10,000 chunks of rows would be gigabytes."""
 _FETCH_BYTES: Final = 8 * 1024 * 1024
+_STOP_S: Final = 60.0
+"""More than a request to Kafka may take (40 s)."""
 
 
 class SinkUnavailable(Exception):
@@ -83,6 +86,7 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
         self._metrics = metrics
         self._topic = topic
         self._group_id = group_id
+        self._alone = instance is not None
         self._linger_s = linger_s
         self._batch_rows = batch_rows
         self._pending = Pending(batch_rows, _BATCH_BYTES)
@@ -135,7 +139,9 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
                 await _stopped(stop)
 
     async def _step(self) -> None:
-        await self._assigned.wait()
+        check(self._consumer)
+        if not await _within(self._assigned, _IDLE_S):
+            return
         if self._failure is not None:
             raise self._failure
         if self._reading != self._generation and not await self._start_reading():
@@ -265,11 +271,7 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
         self._first_at = None
 
     async def _stopped_within(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        return await _within(self._stopping, seconds)
 
     def _partition(self, number: int) -> TopicPartition:
         return TopicPartition(self._topic, number)
@@ -336,11 +338,12 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
                 replayed += 1
             self._starts[partition] = (offset, replay)
             await self._begin(partition.partition)
-        log.info(
-            "assigned",
-            partitions=[partition.partition for partition in sorted(assigned)],
-            replayed=replayed,
-        )
+        numbers = {partition.partition for partition in assigned}
+        log.info("assigned", topic=self._topic, partitions=sorted(numbers), replayed=replayed)
+        if self._alone and not await assigned_all(self._consumer, self._topic, numbers):
+            log.warning("not all partitions: joining anew", topic=self._topic)
+            await self._stopped_within(_FIRST_RETRY_S)
+            return
         self._metrics.ready(True)
 
     async def _begin(self, partition: int) -> None:
@@ -375,9 +378,19 @@ class Runner(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships 
         }
 
 
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
 async def _stopped(stop: Callable[[], Awaitable[object]]) -> None:
     try:
-        await stop()
+        # One whose tasks wait for each other must not keep its successor from starting.
+        async with asyncio.timeout(_STOP_S):
+            await stop()
     except (KafkaError, OSError) as error:
         log.info("a client did not stop cleanly", error=type(error).__name__)
     except asyncio.CancelledError:

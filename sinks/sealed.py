@@ -6,7 +6,7 @@ key of a recipient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,6 +95,23 @@ class Wraps:
 
     kept: pa.Table
     erased: dict[bytes, int]
+
+    def keys(self) -> list[bytes]:
+        """Whose wraps are to be kept."""
+        return list(dict.fromkeys(self.kept.column("key_id").to_pylist()))
+
+    def without(self, destroyed: Mapping[bytes, int]) -> pa.Table:
+        """What is to be kept, less that of keys which a tombstone has destroyed since."""
+        if not destroyed:
+            return self.kept
+        pairs = zip(
+            self.kept.column("key_id").to_pylist(),
+            self.kept.column("version").to_pylist(),
+            strict=True,
+        )
+        return self.kept.filter(
+            pa.array([version > destroyed.get(key, -1) for key, version in pairs])
+        )
 
 
 def wraps(archive: Archive, records: Sequence[Record]) -> tuple[Wraps, list[Poison]]:

@@ -29,6 +29,7 @@ from sinks import migrate
 TABLE: Final = "audit_events"
 BOXES: Final = "vault_boxes"
 WRAPS: Final = "vault_wraps"
+ERASED: Final = "vault_erased"
 
 VAULT: Final = "vault"
 """The `log_comment` of a connection that sees rows of the vault (`write_grants`)."""
@@ -98,6 +99,7 @@ class Store:
         self._table = f"{quoted}.{TABLE}"
         self._boxes = f"{quoted}.{BOXES}"
         self._wraps = f"{quoted}.{WRAPS}"
+        self._erased = f"{quoted}.{ERASED}"
 
     @classmethod
     def open(cls, settings: ClickHouseSink) -> Store:
@@ -130,20 +132,37 @@ class Store:
                 table, columns, settings={**_INSERT, "insert_deduplication_token": token}
             )
 
-    def destroy_wraps(self, erased: Mapping[bytes, int]) -> None:
-        """Delete wraps from the disk: of each key, those older than its tombstone.
+    def erased(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """Which of these keys were destroyed, and by which tombstone."""
+        found: dict[bytes, int] = {}
+        for start in range(0, len(keys), _IDS_PER_QUERY):
+            ids = ",".join(f"'{UUID(bytes=key)}'" for key in keys[start : start + _IDS_PER_QUERY])
+            with _translated():
+                rows = self._client.query(
+                    f"SELECT key_id, max(version) FROM {self._erased}"
+                    f" WHERE key_id IN ({ids}) GROUP BY key_id"
+                ).result_rows
+            found.update((UUID(str(key)).bytes, int(version)) for key, version in rows)
+        return found
+
+    def destroy_wraps(self, erased: Mapping[bytes, int], token: str) -> None:
+        """Delete wraps from the disk: of each key, those older than its tombstone; and remember.
 
         Returns when they are gone; may be repeated.
         """
         keys = list(erased.items())
+        # First what is remembered: a wrap that is written from now on was there before.
+        table = pa.table(
+            {
+                "key_id": pa.array([key for key, _ in keys], pa.binary(16)),
+                "version": pa.array([offset for _, offset in keys], pa.uint64()),
+            }
+        )
+        self._insert(self._erased, table, token)
         for start in range(0, len(keys), _IDS_PER_QUERY // 2):
-            older = ",".join(
-                f"('{UUID(bytes=key)}',{offset})"
-                for key, offset in keys[start : start + _IDS_PER_QUERY // 2]
-            )
-            ids = ",".join(
-                f"'{UUID(bytes=key)}'" for key, _ in keys[start : start + _IDS_PER_QUERY // 2]
-            )
+            some = keys[start : start + _IDS_PER_QUERY // 2]
+            older = ",".join(f"('{UUID(bytes=key)}',{offset})" for key, offset in some)
+            ids = ",".join(f"'{UUID(bytes=key)}'" for key, _ in some)
             with _translated():
                 self._eraser.command(
                     f"ALTER TABLE {self._wraps} DELETE WHERE key_id IN ({ids}) AND arrayExists("
@@ -274,6 +293,7 @@ def write_grants(path: Path, database: str) -> Path:
             <query>GRANT SELECT ON information_schema.*</query>
             <query>GRANT INSERT ON {name}.{TABLE}</query>
             <query>GRANT INSERT ON {name}.{BOXES}</query>
+            <query>GRANT INSERT ON {name}.{ERASED}</query>
             <query>GRANT INSERT, ALTER DELETE ON {name}.{WRAPS}</query>
         </grants>
     </default></users>

@@ -43,12 +43,13 @@ class Boxes(_Kept):
 
 
 class Wraps(_Kept):
-    """Keeps every wrapped data key until its tombstone."""
+    """Keeps every wrapped data key until its tombstone, and remembers that for good."""
 
     def _write(self, batch: Range, token: str) -> list[Poison]:
         found, poison = wraps(self._archive, batch.records)
-        if len(found.kept):
-            self._clickhouse.store.insert_wraps(found.kept, token)
+        kept = found.without(self._clickhouse.store.erased(found.keys()))
+        if len(kept):
+            self._clickhouse.store.insert_wraps(kept, token)
         if found.erased:
-            self._clickhouse.store.destroy_wraps(found.erased)
+            self._clickhouse.store.destroy_wraps(found.erased, token)
         return poison

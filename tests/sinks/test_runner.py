@@ -85,7 +85,7 @@ class Bench:
         }
 
     def ready(self) -> bool:
-        return bool(self.metrics._ready)
+        return all(self.metrics._ready.values())
 
 
 @pytest.fixture

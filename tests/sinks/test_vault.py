@@ -129,3 +129,16 @@ def test_every_box_is_decodable_from_the_row_alone(clickhouse: ClickHouse, url: 
     digest, payload = ask(url, "SELECT hex(schema_sha256), hex(payload) FROM vault_boxes").split()
     decoded, _ = Archive().decode(bytes.fromhex(digest), bytes.fromhex(payload))
     assert decoded == event
+
+
+def test_what_is_read_again_from_before_a_tombstone_brings_no_wrap_back(
+    clickhouse: ClickHouse, url: str
+) -> None:
+    gone, kept = Gateway(), Gateway()
+    count = "SELECT count() FROM vault_wraps FINAL"
+    write(Wraps(clickhouse), [gone.wraps(0), kept.wraps(1), gone.tombstone(2)], "0-2")
+    # Offsets that somebody put back, and other ranges than before.
+    for records in ([gone.wraps(0)], [gone.wraps(0), kept.wraps(1)]):
+        write(Wraps(clickhouse), records, f"again-{len(records)}")
+        assert ask(url, f"{count} WHERE key_id = '{UUID(bytes=gone.context.key_id)}'") == "0"
+    assert ask(url, count) == "2"
