@@ -329,6 +329,9 @@ def _print_explanation(found: Explanation) -> None:
     print(f"decision    {decision.verdict.value}{said}")
     if decision.hint:
         print(f"hint        {decision.hint}")
+    if decision.limit is not None:
+        print(f"rows        at most {decision.limit.rows}: {decision.limit.reason}")
+        print(f"hint        {decision.limit.hint}")
     for rule in found.deciding:
         print(f"by          {rule.effect} {rule.name} ({rule.file}:{rule.line})")
     if found.otherwise is not None:

@@ -43,11 +43,13 @@ from gateway.machine import (
     Recorded,
     Request,
     Rows,
+    RowsStopped,
     SaidAll,
     Send,
     Shutdown,
     Side,
     StartTls,
+    StopRows,
     TargetConnected,
     TargetUnreachable,
     TlsStarted,
@@ -90,6 +92,16 @@ _REFUSED = Counter("gatebook_connections_refused_total", "Clients beyond max_con
 _ABORTED = Counter("gatebook_aborted_total", "Connections ended by a fault of ours.")
 
 log = structlog.get_logger("driver")
+
+
+class _Told(asyncio.Protocol):
+    """A connection for a CancelRequest, which is answered by its end alone."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.over.set()
 
 
 class _Target(asyncio.Protocol):
@@ -303,6 +315,8 @@ class Connection(asyncio.Protocol):
             case CancelRunning():
                 self.cancel()
                 self._timers.append(self._loop.call_later(_CANCEL_S, self.shut_down))
+            case StopRows():
+                self._spawn(self._stop_rows())
             case Close(drain):
                 self._close(drain)
             case Abort(reason):
@@ -466,10 +480,10 @@ class Connection(asyncio.Protocol):
         if not veils.columns or principal is None:
             return None
         knowledge, policies = node.catalogs[target].now.knowledge, node.policies
-        # A policy may speak of the time, in minutes.
-        now = (knowledge, policies, int(time.time() // 60))
+        moment = Moment(self._address, time.time())
+        now = (knowledge, policies, policies.passing(principal, moment.now_s))
         if self._veiled_by != now:
-            seen = policies.see_clear(principal, target, self._application, veils.columns)
+            seen = policies.see_clear(principal, target, self._application, veils.columns, moment)
             self._veil = veils.of(knowledge, seen)
             self._veiled_by = now
         return self._veil
@@ -633,20 +647,38 @@ class Connection(asyncio.Protocol):
 
     def cancel(self) -> None:
         """See gateway.sessions.Cancellable."""
-        process_id, secret = self._machine.target_key
-        if process_id and not self._closed:
-            self._spawn(self._cancel_at_target(process_id, secret))
+        if self._machine.target_key[0] and not self._closed:
+            self._spawn(self._cancel())
 
-    async def _cancel_at_target(self, process_id: int, secret: bytes) -> None:
+    async def _cancel(self) -> None:
+        await self._cancel_at_target()
+
+    async def _stop_rows(self) -> None:
+        settled = await self._cancel_at_target()
+        if not self._closed:
+            self.feed(RowsStopped(settled))
+
+    async def _cancel_at_target(self) -> bool:
+        """Have the target cancel what runs; whether that has come to pass, or never will.
+
+        A server closes the connection once it has signalled the session.
+        """
         target = self._node.targets[self._machine.target]
+        process_id, secret = self._machine.target_key
         body = struct.pack(">II", wire.CANCEL_REQUEST, process_id) + secret
-        with contextlib.suppress(OSError, TimeoutError):
+        told = _Told()
+        transport: asyncio.Transport | None = None
+        try:
             async with asyncio.timeout(_CONNECT_S):
-                transport = await open_target(
-                    target.host, target.port, tls_context(target), asyncio.Protocol()
-                )
+                transport = await open_target(target.host, target.port, tls_context(target), told)
                 transport.write(struct.pack(">I", len(body) + 4) + body)
-                transport.close()
+                await told.over.wait()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return transport is None
+        finally:
+            if transport is not None:
+                transport.abort()
+        return True
 
     def shut_down(self) -> None:
         """See gateway.sessions.Cancellable."""

@@ -42,13 +42,25 @@ class Verdict(StrEnum):
     HOLD = "HOLD"
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """How many rows a statement may return, by which policies, and what its end is told with."""
+
+    rows: int
+    policies: tuple[str, ...]
+    reason: str
+    hint: str
+
+
 class Decision(msgspec.Struct, frozen=True):
-    """Verdict, the policies that determined it, and the reason in the rule's own words."""
+    """Verdict, the policies that determined it, and the reason in the rule's own words. What is
+    allowed may be so within a limit.
+    """
 
     verdict: Verdict
     policies: tuple[str, ...]
     reason: str
     hint: str = ""
+    limit: Limit | None = None
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -58,7 +70,8 @@ class Request(msgspec.Struct, frozen=True):
     says which kind of `replication` it is for, if it is. `facts` are what the statement does at
     this target. `ran` is what runs in place of `statement` for a person who may not see everything,
     `masks` names the hidden columns it mentions, `tried` what it compares in clear; `unmasked` says
-    why it cannot be run for them, whatever else permits it.
+    why it cannot be run for them, whatever else permits it, and `uncounted` why it cannot be for
+    those whose rows are limited.
     """
 
     statement_id: bytes
@@ -76,6 +89,7 @@ class Request(msgspec.Struct, frozen=True):
     masks: tuple[str, ...] = ()
     tried: tuple[Tried, ...] = ()
     unmasked: str = ""
+    uncounted: str = ""
 
 
 # --- facts: what a machine wants recorded; the recorder makes events of them ---
@@ -219,6 +233,12 @@ class Shutdown(msgspec.Struct, frozen=True):
     """The gateway is stopping."""
 
 
+class RowsStopped(msgspec.Struct, frozen=True):
+    """What StopRows began is over. Unless `settled`, its cancellation may still arrive."""
+
+    settled: bool
+
+
 Input = (
     Received
     | Closed
@@ -234,6 +254,7 @@ Input = (
     | Expired
     | Idle
     | Shutdown
+    | RowsStopped
 )
 
 
@@ -293,6 +314,10 @@ class CancelRunning(msgspec.Struct, frozen=True):
     """Have the target cancel what runs for this client; send Shutdown when that takes too long."""
 
 
+class StopRows(msgspec.Struct, frozen=True):
+    """Have the target cancel what returns too many rows; answer with `RowsStopped`."""
+
+
 class Close(msgspec.Struct, frozen=True):
     """Close both sides once what was sent is written. The session is over.
 
@@ -318,6 +343,7 @@ Command = (
     | ConnectTarget
     | CancelStatement
     | CancelRunning
+    | StopRows
     | Close
     | Abort
 )

@@ -115,7 +115,12 @@ class Recorder:
         decided = statements.head(
             self._prefix, self._new_id(), when, request.statement_id
         ) + _judged(
-            decision.verdict, decision.policies, self.policy_digest, decision.reason, request.masks
+            decision.verdict,
+            decision.policies,
+            self.policy_digest,
+            decision.reason,
+            request.masks,
+            max_rows=decision.limit.rows if decision.limit else 0,
         )
         return (_REQUESTED, requested), (_DECIDED, decided)
 

@@ -262,6 +262,7 @@ def _decided(event: Decided, original: Original | None, target: Target) -> _Fiel
         "policies": event.policies,
         "policy_digest": event.policy_digest,
         "reason": event.reason,
+        "details": _json({"max_rows": event.max_rows}) if event.max_rows else "",
     }
 
 

@@ -133,6 +133,7 @@ class Decided(Event, frozen=True):
     policy_digest: str
     reason: str
     masks: list[str] = []
+    max_rows: int = 0
 
 
 class Responded(Event, frozen=True):

@@ -18,7 +18,7 @@ from schemas.events import Completed, Decided, Event, Requested, Responded
 _HEAD: Final = ("context", "event_id", "at", "monotonic_ns", "statement_id")
 _WRITTEN: Final[dict[type[Event], tuple[str, ...]]] = {
     Requested: (*_HEAD, "prepared_id", "action", "kind", "kinds", "relations", "box"),
-    Decided: (*_HEAD, "decision", "policies", "policy_digest", "reason", "masks"),
+    Decided: (*_HEAD, "decision", "policies", "policy_digest", "reason", "masks", "max_rows"),
     Responded: (*_HEAD, "chunk", "rows", "byte_count", "box"),
     Completed: (
         *_HEAD,
@@ -68,6 +68,8 @@ def judged(
     policy_digest: str,
     reason: str,
     masks: Sequence[str],
+    *,
+    max_rows: int,
 ) -> bytes:
     """What follows a Decided's head."""
     return (
@@ -76,6 +78,7 @@ def judged(
         + write_string(policy_digest)
         + write_string(reason)
         + _strings(masks)
+        + write_long(max_rows)
     )
 
 

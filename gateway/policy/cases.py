@@ -7,9 +7,10 @@
       - {do: "select * from hr.payroll", deny: hr-only}
 
 `deny` names a policy, or is `true`; `hold` is `true`. `message` is part of what the person is
-told. In place of `do`, `connect: true` signs in and `see_clear: [hr.payroll.salary]` asks for all
-of these columns. Functions that are not listed are taken for PostgreSQL's own. What is permitted
-besides is for the caller to say.
+told; `max_rows` how many rows they get at most, 0 for all of them. In place of `do`,
+`connect: true` signs in and `see_clear: [hr.payroll.salary]` asks for all of these columns.
+Functions that are not listed are taken for PostgreSQL's own. What is permitted besides is for the
+caller to say.
 """
 
 from __future__ import annotations
@@ -219,8 +220,12 @@ def _wrong(case: Mapping[str, Any], decision: Decision) -> str:
     named = case[expected[0]]
     if isinstance(named, str) and named not in decision.policies:
         return f"{decision.verdict.value} by {', '.join(decision.policies) or 'no policy'}"
-    if str(case.get("message") or "") not in decision.reason:
-        return f"{decision.verdict.value} saying: {decision.reason or 'nothing'}"
+    reason = decision.reason or (decision.limit.reason if decision.limit else "")
+    if str(case.get("message") or "") not in reason:
+        return f"{decision.verdict.value} saying: {reason or 'nothing'}"
+    rows = decision.limit.rows if decision.limit else 0
+    if case.get("max_rows", rows) != rows:
+        return f"at most {rows} rows" if rows else "all rows"
     return ""
 
 

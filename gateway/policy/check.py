@@ -13,7 +13,7 @@ from typing import Any, Final
 import cedarpy
 import msgspec
 
-from gateway.policy import schema
+from gateway.policy import row_limits, schema
 from gateway.policy.catalog import parts_of
 from gateway.policy.facts import RISKS
 from gateway.policy.source import Piece, pieces, plain
@@ -21,8 +21,8 @@ from gateway.policy.source import Piece, pieces, plain
 ERROR: Final = "error"
 WARNING: Final = "warning"
 
-_NOTES: Final = frozenset({"id", "message", "how_to_ask", "unknown"})
-_ASKED_OF_STATEMENTS: Final = frozenset({"execute", "execute_with_approval"})
+_NOTES: Final = frozenset({"id", "message", "how_to_ask", "unknown", row_limits.NOTE})
+_ASKED_OF_STATEMENTS: Final = frozenset({"execute", "execute_with_approval", row_limits.UNLIMITED})
 _ACTIONS: Final = _ASKED_OF_STATEMENTS | {"connect", "replicate", "see_clear", "classify"}
 # Below which kinds of resource others are, and how many names their ids have.
 _PARTS: Final = {"Target": 1, "Schema": 2, "Table": 3, "Function": 3, "Column": 4}
@@ -152,6 +152,11 @@ def _of_one(policy: _Policy, known: Known | None) -> Iterator[Finding]:
     if "unknown" in notes and (notes["unknown"] != "permitted" or policy.effect == "forbid"):
         line = piece.line_of("`@unknown`")
         yield policy.says(ERROR, '@unknown is "permitted", on a permit', line)
+    wrong = row_limits.problem(policy.document)
+    if wrong:
+        yield policy.says(ERROR, wrong, piece.line_of("`@max_rows`"))
+    if policy.effect == "permit" and policy.actions == {row_limits.UNLIMITED}:
+        yield policy.says(WARNING, "adds nothing: all may whom no rule forbids it")
     if policy.effect == "forbid" and not (notes.get("message") and notes.get("how_to_ask")):
         yield policy.says(WARNING, "say why and whom to ask in @message and @how_to_ask")
     yield from _words(policy)
@@ -272,7 +277,12 @@ def _says(other: _Policy, policy: _Policy) -> bool:
     """Whether `other` says the same of what both speak of."""
     lenient = "unknown" in (policy.document.get("annotations") or {})
     same = "unknown" in (other.document.get("annotations") or {})
-    return policy.effect == other.effect and (same or not lenient)
+    limit, least = (row_limits.limit_of(one.document) for one in (policy, other))
+    return (
+        policy.effect == other.effect
+        and (same or not lenient)
+        and (not limit or 0 < least <= limit)
+    )
 
 
 def _place(policy: _Policy) -> tuple[str, int]:

@@ -7,6 +7,7 @@ whole and, where the policies speak of tables, columns or functions, for each of
 It needs a permit for the target, or one for every table; a forbid on any of them refuses it.
 Annotations `@id`, `@message` and `@how_to_ask` name a policy and speak to the person it refuses;
 only a permit with `@unknown("permitted")` lets pass what the analysis did not understand.
+`@max_rows` limits what may be returned: see gateway.policy.row_limits.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import cedarpy
 import msgspec
 
 from gateway.identity.principal import Principal
-from gateway.machine import Decision, Request, Verdict
-from gateway.policy import schema, sql
+from gateway.machine import Decision, Limit, Request, Verdict
+from gateway.policy import row_limits, schema, sql
 from gateway.policy.catalog import name_of, parts_of
 from gateway.policy.facts import RISKS, Facts
 from gateway.policy.scopes import Scopes
@@ -34,6 +35,7 @@ NOT_UNDERSTOOD: Final = "the statement is not fully understood"
 MAY_NOT_CLASSIFY: Final = "no policy permits changing what is classified"
 NEEDS_APPROVAL: Final = "this needs an approval, and approvals are not available yet"
 _ASK: Final = "Ask the owner of the target to add a policy that permits it."
+_FEWER: Final = "Add a LIMIT, or ask the owner of the target for a rule that permits more."
 _UNTIL_THEN: Final = "Until then, ask for a rule that permits it without one."
 _BROKEN: Final = "a policy could not be evaluated"
 BY_POLICY: Final = frozenset(
@@ -90,6 +92,7 @@ class Rule:
     message: str
     how_to_ask: str
     unknown: bool
+    max_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +168,16 @@ class Policies:
                     f"every policy needs an @id of its own; see {policy_id or 'one without'}"
                 )
             seen.add(policy_id)
+            wrong = row_limits.problem(policy)
+            if wrong:
+                raise PolicyError(f"{policy_id}: {wrong}")
             self.rules[policy_id] = Rule(
                 notes.get("message") or "",
                 notes.get("how_to_ask") or "",
                 notes.get("unknown") == "permitted",
+                row_limits.limit_of(policy),
             )
+        self._limits = any(rule.max_rows for rule in self.rules.values())
         self._mentions = _mentions(document)
         self.scopes = Scopes(parsed, document)
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
@@ -237,6 +245,10 @@ class Policies:
             self._keep(self._known, key, known)
         if request.unmasked and known.verdict is Verdict.ALLOW:
             return Decision(Verdict.DENY, (), request.unmasked)
+        limit = known.limit
+        if request.uncounted and limit is not None:
+            reason = f"{limit.reason}; {request.uncounted}"
+            return Decision(Verdict.DENY, limit.policies, reason, limit.hint)
         return known
 
     def see_clear(
@@ -261,7 +273,6 @@ class Policies:
         self, principal: Principal, action: str, target: str, application: str, moment: Moment
     ) -> tuple[Any, ...]:
         """Everything an answer may depend on. What no policy speaks of is left out."""
-        now, mentions = moment.now_s, self._mentions
         return (
             principal.issuer,
             principal.subject,
@@ -273,8 +284,15 @@ class Policies:
             target,
             application,
             moment.client_address,
-            now // 60 if mentions.time and now is not None else None,
-            _age(principal, now) if mentions.age else None,
+            *self.passing(principal, moment.now_s),
+        )
+
+    def passing(self, principal: Principal, now_s: float | None) -> tuple[float | None, int | None]:
+        """What of the time an answer depends on: it holds as long as this stays the same."""
+        mentions = self._mentions
+        return (
+            now_s // 60 if mentions.time and now_s is not None else None,
+            _age(principal, now_s) if mentions.age else None,
         )
 
     def _keep(
@@ -304,7 +322,11 @@ class Policies:
         if not self._understood(facts, allowed):
             shown = "; ".join(sorted(facts.unknown)[:5])
             return Decision(Verdict.DENY, (), NOT_UNDERSTOOD, f"Not understood: {shown}.")
-        return self._classifying(asked, facts) or self._decision(allowed)
+        return self._classifying(asked, facts) or (
+            self._limited(asked, facts, context, allowed)
+            if self._limits
+            else self._decision(allowed)
+        )
 
     def _classifying(self, asked: _Asked, facts: Facts) -> Decision | None:
         """Why it may not change what is classified; an action of its own, for every column."""
@@ -317,6 +339,39 @@ class Policies:
         if worst.names or worst.broken:
             return self._decision(worst)
         return Decision(Verdict.DENY, (), MAY_NOT_CLASSIFY, _ASK)
+
+    def _limited(
+        self, asked: _Asked, facts: Facts, context: dict[str, Any], allowed: _Answer
+    ) -> Decision:
+        """What is permitted, within the smallest limit that a rule about it states."""
+        answers = asked.ask(row_limits.UNLIMITED, [asked.target()], context)
+        if self._mentions.parts:
+            answers += self._parts(asked, row_limits.UNLIMITED, facts, context)
+        refused = [answer for answer in answers if answer.refused]
+        forbidding = {name for answer in refused for name in answer.names}
+        # A rule that fails might have been the smallest; one without a number allows not even one.
+        broken = any(answer.broken for answer in refused)
+        if broken or not all(self._rows(name) for name in forbidding):
+            return self._decision(_Answer(False, tuple(sorted(forbidding)), broken))
+        stated = {n: self._rows(n) for n in forbidding | set(allowed.names) if self._rows(n)}
+        if not stated:
+            return self._decision(allowed)
+        rows = min(stated.values())
+        names = tuple(sorted(name for name, number in stated.items() if number == rows))
+        said = [self.rules[name] for name in names]
+        limit = Limit(
+            rows,
+            names,
+            "; ".join(rule.message for rule in said if rule.message)
+            or f"a statement returns at most {rows} rows",
+            "; ".join(rule.how_to_ask for rule in said if rule.how_to_ask) or _FEWER,
+        )
+        policies = tuple(sorted({*allowed.names, *names}))
+        return Decision(Verdict.ALLOW, policies, "", limit=limit)
+
+    def _rows(self, name: str) -> int:
+        rule = self.rules.get(name)
+        return rule.max_rows if rule is not None else 0
 
     def _permitted(
         self, asked: _Asked, action: str, facts: Facts, context: dict[str, Any]
@@ -652,10 +707,19 @@ class NoPolicies:
         return self._deny()
 
     def see_clear(
-        self, principal: Principal, target: str, application: str, columns: Iterable[str]
+        self,
+        principal: Principal,
+        target: str,
+        application: str,
+        columns: Iterable[str],
+        moment: Moment = _SOMETIME,
     ) -> frozenset[str]:
         """None."""
         return frozenset()
+
+    def passing(self, principal: Principal, now_s: float | None) -> tuple[float | None, int | None]:
+        """Nothing."""
+        return None, None
 
     def _deny(self) -> Decision:
         return Decision(

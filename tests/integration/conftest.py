@@ -30,6 +30,12 @@ unless { context.kinds.containsAny(["delete", "update", "truncate", "merge"]) };
 @how_to_ask("Ask a DBA.")
 forbid (principal in Group::"support", action == Action::"execute", resource == Target::"shop")
 when { context.kinds.containsAny(["delete", "update", "truncate", "merge"]) };
+@id("three-rows") @max_rows("3") @message("three rows here") @how_to_ask("Count them.")
+forbid (principal, action == Action::"unlimited_rows", resource)
+when { context.application == "three-rows" };
+@id("many-rows") @max_rows("1000000") @message("many rows here") @how_to_ask("Count them.")
+forbid (principal, action == Action::"unlimited_rows", resource)
+when { context.application == "many-rows" };
 @id("no-copy-copies-nothing")
 forbid (principal, action == Action::"execute", resource)
 when { context.application == "no-copy" && context.kinds.contains("copy_from") };

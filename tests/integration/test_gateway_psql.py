@@ -114,12 +114,15 @@ def lines(printed: str) -> list[str]:
     return kept
 
 
-def test_psql_prints_the_same(gateway_stack: Stack, tmp_path: Path) -> None:
+# Whose rows are limited, has their queries sent otherwise, and must not see that.
+@pytest.mark.parametrize("application", ["psql", "many-rows"])
+def test_psql_prints_the_same(gateway_stack: Stack, tmp_path: Path, application: str) -> None:
     run(tmp_path, "drop table if exists typed", direct(gateway_stack))
     at_server = run(tmp_path, "create table typed ();\n" + SCRIPT, direct(gateway_stack))
     copied = (tmp_path / "out.txt").read_bytes()
     run(tmp_path, "drop table if exists typed", direct(gateway_stack))
-    through = run(tmp_path, "create table typed ();\n" + SCRIPT, gateway_stack.environment("bob"))
+    environment = gateway_stack.environment("bob") | {"PGAPPNAME": application}
+    through = run(tmp_path, "create table typed ();\n" + SCRIPT, environment)
     assert "Grüße" in at_server and "ERROR:  division by zero" in at_server
     assert lines(through) == lines(at_server)
     assert (tmp_path / "out.txt").read_bytes() == copied

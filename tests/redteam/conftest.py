@@ -19,7 +19,11 @@ POLICIES = """
 @id("everything") @unknown("permitted")
 permit (principal, action in [Action::"connect", Action::"execute"], resource == Target::"shop");
 @id("sees-clear")
-permit (principal in Group::"dba", action == Action::"see_clear", resource in Target::"shop");
+permit (principal in Group::"dba", action == Action::"see_clear", resource in Target::"shop")
+when {
+    context has time && context.time.hour < 24 &&
+    context has client_address && context.client_address.isLoopback()
+};
 """
 
 

@@ -42,7 +42,12 @@ def test_requested(event: events.Requested) -> None:
 @given(any_of(events.Decided))
 def test_decided(event: events.Decided) -> None:
     judged = statements.judged(
-        event.decision, event.policies, event.policy_digest, event.reason, event.masks
+        event.decision,
+        event.policies,
+        event.policy_digest,
+        event.reason,
+        event.masks,
+        max_rows=event.max_rows,
     )
     assert head(event) + judged == expected(event)
 

@@ -12,7 +12,7 @@ from gateway.machine import CatalogView, Command, Fact, Outcome, Record, Rows, S
 from gateway.masking.pump import Pump, PumpError
 from gateway.masking.veil import Veil
 from gateway.policy import sql
-from gateway.protocols.postgres import pipeline, wire
+from gateway.protocols.postgres import limits, pipeline, wire
 from gateway.protocols.postgres.pipeline import (
     Expect,
     Expectation,
@@ -74,6 +74,7 @@ class Answering:
         self._returns = False  # the fragments are a function's result: its run ends with them
         self._fragment: list[bytes] = []
         self._fragment_bytes = 0
+        self._withheld = False  # the fragments are of a row too many
         self.torn = False  # the client has the beginning of a message, not its end
         self._columns: dict[tuple[bytes, tuple[int, ...], bool], Any] = {}
         self._columns_of: CatalogView | None = None
@@ -93,6 +94,8 @@ class Answering:
         self.clean = True  # the target has nothing of ours since its last ReadyForQuery
         self.said_fatal = False
         self.running = 0  # statements forwarded and not complete
+        self.limited: Run | None = None  # what follows this one waits for its end
+        self.ended_late = False  # it has ended at the target, with more rows than are permitted
         self.rows = 0
         self.bytes_out = 0
 
@@ -181,9 +184,36 @@ class Answering:
             self._stream += memoryview(data)[at:]
 
     def _add_data_rows(self, stream: bytes | bytearray, start: int, end: int, rows: int) -> None:
+        run = self._current()
+        if run.limit is not None:
+            end, rows = self._within(run, stream, start, end, rows)
+            if not rows:
+                return
+        elif run.counted is not None:
+            run.counted.given += rows
         data = bytes(stream[start:end])
         pump = self._pump()
-        self._add_rows(data if pump is None else self._masked(pump, data), data, rows)
+        self._add_rows(run, data if pump is None else self._masked(pump, data), data, rows)
+
+    def _within(
+        self, run: Run, stream: bytes | bytearray, start: int, end: int, rows: int
+    ) -> tuple[int, int]:
+        """Where the rows end that may be let through, and how many those are."""
+        room = limits.room(run)
+        if rows > room:
+            self._overrun(run)
+            rows, end = room, start
+            for _ in range(room):
+                end += 1 + _LENGTH.unpack_from(stream, end + 1)[0]
+        limits.count(run, rows)
+        return end, rows
+
+    def _overrun(self, run: Run) -> None:
+        """A row too many has come. Raises ProtocolViolation where only the end undoes it."""
+        if run is not self.limited:
+            raise limits.TooManyRows
+        if not run.overran:
+            run.overrun()
 
     def _masked(self, pump: Pump, data: bytes) -> bytes:
         try:
@@ -214,19 +244,27 @@ class Answering:
 
     @property
     def in_fragment(self) -> bool:
-        """The target has sent the beginning of a large message, not its end."""
-        return self._fragment_left > 0
+        """The client gets the beginning of a large message, and not its end yet."""
+        return self._fragment_left > 0 and not self._withheld
 
     def _begin_fragment(self, size: int, first: bytes) -> None:
         """A value too large to hold: recorded and released piece by piece."""
         run = self._current()
         self._rows_fact(run)
         self._fragment_left = size
+        self._withheld = run.limit is not None and not limits.passes(run, b"")
+        if self._withheld:
+            self._overrun(run)
+        elif run.limit is None and run.counted is not None:
+            run.counted.given += 1
         self._continue_fragment(first)
 
     def _continue_fragment(self, data: bytes) -> bytes:
         piece, rest = data[: self._fragment_left], data[self._fragment_left :]
         self._fragment_left -= len(piece)
+        if self._withheld:
+            self._withheld = self._fragment_left > 0
+            return rest
         self._fragment.append(piece)
         self._fragment_bytes += len(piece)
         if self._fragment_left == 0 or self._fragment_bytes >= self._chunk_bytes:
@@ -266,9 +304,8 @@ class Answering:
                 return head.runs[0]
         raise ProtocolViolation("the target sent rows that nothing asked for", "08P01")
 
-    def _add_rows(self, whole: bytes, data: bytes, rows: int) -> None:
+    def _add_rows(self, run: Run, whole: bytes, data: bytes, rows: int) -> None:
         """`data` is what is recorded of the messages in `whole`."""
-        run = self._current()
         run.pending.append(data)
         run.pending_bytes += len(data)
         run.pending_rows += rows
@@ -337,6 +374,10 @@ class Answering:
     def _response(self, kind: int, whole: bytes) -> None:
         head, expected = self._head(), self.expected
         match chr(kind):
+            case "C" | "s" | "c" if head is not None and head.run is not None and head.run.overran:
+                # The client has an error to come, and none of this.
+                self.ended_late = self.ended_late or kind != ord("c")
+                return
             case "C":
                 self._command_complete(whole)
             case "Z":
@@ -350,6 +391,8 @@ class Answering:
                     head.change.settle()
                 if head.completes and head.run is not None:
                     self.complete(head.run, "completed")
+                if head.unsaid:
+                    return
             case "T":
                 self._fields(whole[5:])
                 if head is not None and head.kind is Expect.DESCRIBE:
@@ -358,6 +401,8 @@ class Answering:
                         head.target.describe(whole[5:])
                     if isinstance(head.target, Portal):
                         self._describe_runs(head.target, whole[5:])
+                    if head.unsaid and head.run is not None:
+                        head.run.described = whole[5:]
                     if head.ours:
                         return
                 else:
@@ -368,7 +413,7 @@ class Answering:
                 if head is None or head.kind is not Expect.DESCRIBE:
                     raise ProtocolViolation("the target answers something else")
                 expected.popleft()
-                if head.ours:
+                if head.ours or head.unsaid:
                     return
             case "s":
                 self._finish_execute("")
@@ -384,16 +429,20 @@ class Answering:
                     raise ProtocolViolation("the target sent an unexpected message")
                 self._begin_copy()
             case "d":
-                self._add_rows(whole, whole[5:], 1)
+                run = self._current()
+                if run.limit is not None and not limits.passes(run, whole[5:]):
+                    self._overrun(run)
+                else:
+                    self._add_rows(run, whole, whole[5:], 1)
                 return
             case "V":
                 # One row of one value, as SELECT would have returned it.
-                self._add_rows(whole, wire.message(b"D", b"\0\1" + whole[5:]), 1)
+                self._add_rows(self._current(), whole, wire.message(b"D", b"\0\1" + whole[5:]), 1)
                 self._function_returned()
                 return
             case "E":
-                run = self._running()
-                whole = self._told(self._error(whole), run)
+                running = self._running()
+                whole = self._told(self._error(whole), running)
             case "N":
                 self._notice(whole)
                 whole = self._told(whole, self._running())
@@ -421,15 +470,21 @@ class Answering:
     def _told(self, whole: bytes, run: Run | None) -> bytes:
         """An error or notice as the client reads it: who may not see everything, reads no data."""
         veil = self._veil()
-        if veil is None or (run is not None and whole is run.refusal):
+        # Of a text that was sent by itself, the target says where in that text something is.
+        moved = run.statement.offset if run is not None and run.apart and b"\0P" in whole else 0
+        if (veil is None and not moved) or (run is not None and whole is run.refusal):
             return whole
         codec = self._language.codec
         typed = run.statement.text if run is not None else ""
-        fields = veil.words(wire.fields(whole[5:], codec), typed)
+        fields = wire.fields(whole[5:], codec)
+        if veil is not None:
+            fields = veil.words(fields, typed)
         if run is not None and run.ran and run.plan is not None and "P" in fields:
             statement = run.statement
             within = int(fields["P"]) - run.offset
             fields["P"] = str(run.plan.typed_at(statement.text, within) + statement.offset)
+        elif moved and "P" in fields:
+            fields["P"] = str(int(fields["P"]) + moved)
         body = b"".join(
             code.encode() + text.encode(codec, "replace") + b"\0" for code, text in fields.items()
         )
@@ -540,7 +595,11 @@ class Answering:
                 self._unasked(whole)
             return whole
         run = head.runs[0] if head.runs else head.run
-        if run is not None and run.refusal and run.token in whole:
+        if (
+            run is not None
+            and run.refusal
+            and (run.token in whole or (run.overran and not self.said_fatal))
+        ):
             whole = run.refusal
             fields = wire.fields(whole[5:])
         if run is not None and not run.completed:
@@ -600,7 +659,9 @@ class Answering:
             else:
                 run.change.drop()
         self._rows_fact(run)
-        if run.refusal:
+        if run.overran:
+            outcome = "limited" if outcome in ("failed", "cancelled") else outcome
+        elif run.refusal:
             outcome = "denied"
         sqlstate = (error or {}).get("C", run.sqlstate if run.refusal else "")
         self.facts.append(

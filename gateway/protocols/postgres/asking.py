@@ -25,7 +25,7 @@ from gateway.masking.veil import Veil
 from gateway.policy import sql
 from gateway.policy.facts import Resolve, SessionNames
 from gateway.policy.sql import Statement
-from gateway.protocols.postgres import pipeline, replication, requests, wire
+from gateway.protocols.postgres import limits, pipeline, replication, requests, wire
 from gateway.protocols.postgres.names import Effect, Ledger, Meaning, Names, Together
 from gateway.protocols.postgres.pipeline import (
     Expect,
@@ -110,6 +110,7 @@ class Asking:
         self.open_segments = 0
         self.statements_seen = 0
         self.terminating = False
+        self._own_name = b""
 
     @property
     def empty(self) -> bool:
@@ -233,6 +234,9 @@ class Asking:
         runs = [Run(self._new_id(), self._affordable(each), portal) for each in statements]
         part = Part(self._veiled(whole, runs), expectation)
         expectation.runs = list(runs)
+        why = limits.uncounted(whole[5:-1], [run.statement for run in runs])
+        for run in runs:
+            run.uncounted = why
         self._ask([part], runs, dict.fromkeys(runs, part), "execute")
         self._segment_ends()
 
@@ -514,6 +518,11 @@ class Asking:
     def _request(self, run: Run, action: str) -> Request:
         statement = run.statement
         kinds, relations = statement.kinds, statement.relations
+        run.counted = run.portal
+        if statement.kind == "fetch":
+            cursor = self.portals.get(statement.cursor_name.encode())
+            if cursor is not None:
+                run.counted, run.binary = cursor, limits.in_binary(cursor)
         named = self._named(statement)
         inner = named.statement if named is not None else None
         facts = self._resolve(statement, self._meaning, inner)
@@ -568,6 +577,7 @@ class Asking:
             masks=run.plan.columns if run.plan is not None else (),
             tried=compared or (),
             unmasked=unmasked,
+            uncounted=run.uncounted,
         )
 
     def _named(self, statement: Statement) -> Prepared | None:
@@ -617,6 +627,10 @@ class Asking:
 
     def decided(self, item: Item, decisions: tuple[Decision, ...]) -> None:
         """Put poison in the place of what is refused; the item may go on its way."""
+        if any(decision.limit is not None for decision in decisions):
+            self._limit(item, decisions)
+            if item.ready:
+                return
         for index, (run, decision) in enumerate(zip(item.runs, decisions, strict=True)):
             if decision.verdict is Verdict.ALLOW:
                 continue
@@ -633,6 +647,26 @@ class Asking:
             if part.data[:1] == b"Q":
                 break
         item.ready = True
+
+    def _limit(self, item: Item, decisions: tuple[Decision, ...]) -> None:
+        """See limits.py; an item that is a Query whose rows may be too many is ready then."""
+        for run, decision in zip(item.runs, decisions, strict=True):
+            if decision.verdict is Verdict.ALLOW:
+                run.limit = decision.limit
+                limits.begin(run)
+        if item.parts[0].data[:1] != b"Q":
+            for part in item.parts:
+                expectation = part.expectation
+                if expectation is not None and expectation.kind is Expect.EXECUTE:
+                    run_of = expectation.run
+                    part.limited = run_of if run_of and limits.is_limited(run_of) else None
+        elif any(map(limits.is_limited, item.runs)):
+            for run, decision in zip(item.runs, decisions, strict=True):
+                if decision.verdict is not Verdict.ALLOW:
+                    run.refuse(decision)
+            self._own_name = self._own_name or b"gatebook_" + self._new_id().hex().encode()
+            item.parts = limits.taken_apart(item.runs, self._own_name, self._language)
+            item.ready = True
 
     def drop_parts(self) -> None:
         """Forget what has gathered: the client is skipping to its Sync."""

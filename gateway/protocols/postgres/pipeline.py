@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.machine import Decision
+from gateway.machine import Decision, Limit
 from gateway.masking.plan import Plan
 from gateway.masking.pump import Pump
 from gateway.policy.sql import Statement
@@ -20,6 +20,7 @@ from gateway.protocols.postgres.wire import Reader, message
 MESSAGE_BYTES: Final = 512
 STATEMENT_BYTES: Final = 4096
 _DENIED: Final = "42501"
+_LIMITED: Final = "54000"
 _NEW: Final = "What was made or changed a moment ago is known to the gateway in another one."
 
 # What a name costs while it means something, beside its text and values, and each value.
@@ -70,10 +71,11 @@ class Prepared(Meaning):
 class Portal(Meaning):
     """A bound statement. `formats` are the result formats its Bind asked for.
 
-    `declared`: it is a cursor that SQL declared, `held` one WITH HOLD.
+    `declared`: it is a cursor that SQL declared, `held` one WITH HOLD. `given` is how many rows it
+    has returned.
     """
 
-    __slots__ = ("declared", "described", "formats", "held", "parameters", "prepared")
+    __slots__ = ("declared", "described", "formats", "given", "held", "parameters", "prepared")
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Portal(Meaning):
         self.prepared = prepared
         self.declared = declared
         self.held = held
+        self.given = 0
         self.parameters = parameters
         self.formats = formats
         self.described: bytes | None = None
@@ -110,21 +113,32 @@ class Run:
     it runs for a person who may not see everything, `ran` the text that then runs in place of what
     was typed. `offset` is where it begins in what is sent, in characters. `pump` masks its rows
     once they are described.
+
+    Of one that may return so many rows (`limit`), `given` have been let through, together with
+    those of the portal or cursor that it reads (`counted`); `overran`: there were more. See
+    limits.py for `apart`, `binary`, `headings` and `uncounted`.
     """
 
     __slots__ = (
+        "apart",
+        "binary",
         "byte_count",
         "change",
         "chunk",
         "classified",
         "completed",
+        "counted",
         "data_chunk",
         "described",
         "encoding",
         "formats",
+        "given",
+        "headings",
+        "limit",
         "notice_bytes",
         "notices",
         "offset",
+        "overran",
         "pending",
         "pending_bytes",
         "pending_rows",
@@ -140,6 +154,7 @@ class Run:
         "statement_id",
         "tag",
         "token",
+        "uncounted",
     )
 
     def __init__(self, statement_id: bytes, statement: Statement, portal: Portal | None) -> None:
@@ -170,6 +185,14 @@ class Run:
         self.refusal = b""
         self.token = b""
         self.tag = ""  # of the latest of a replication command's several results
+        self.limit: Limit | None = None
+        self.counted: Portal | None = None
+        self.given = 0
+        self.headings = 0  # messages to come that are no rows
+        self.overran = False
+        self.apart = False  # it came in a Query that was taken apart
+        self.binary = False
+        self.uncounted = ""
 
     def runs_as(self, plan: Plan | None) -> None:
         """Take a plan for the statement, and the text that runs by it."""
@@ -202,9 +225,24 @@ class Run:
             hint=decision.hint,
         )
 
+    def overrun(self) -> None:
+        """There is a row too many: prepare what the client will read in place of the end."""
+        assert self.limit is not None  # noqa: S101 (narrowing)
+        self.overran = True
+        self.token = b"gatebook_limited_" + self.statement_id.hex().encode()
+        self.refusal = wire.error(
+            _LIMITED,
+            f"row limit exceeded: {self.limit.reason}",
+            detail=f"Ended by the gateway after {self.limit.rows} rows"
+            f" (policy {', '.join(self.limit.policies)}).",
+            hint=self.limit.hint,
+        )
+
     @property
     def sqlstate(self) -> str:
         """SQLSTATE of a refusal."""
+        if self.overran:
+            return _LIMITED
         if self.statement.error:
             return self.statement.sqlstate
         return self.plan.sqlstate if self.plan is not None else _DENIED
@@ -213,16 +251,17 @@ class Run:
 class Expectation:
     """One response to come. `completes` says that it ends its run; `change` is what it confirms.
 
-    `ours`: we asked, not the client, who is not told.
+    `ours`: we asked, not the client, who is not told. `unsaid`: the client asked by a Query, and
+    is told no more than what a Query is answered with.
     """
 
-    __slots__ = ("change", "completes", "kind", "ours", "run", "runs", "target")
+    __slots__ = ("change", "completes", "kind", "ours", "run", "runs", "target", "unsaid")
 
     def __init__(self, kind: Expect, run: Run | None = None, completes: bool = False) -> None:
         self.kind = kind
         self.run = run
         self.completes = completes
-        self.ours = False
+        self.ours = self.unsaid = False
         self.runs: list[Run] = []
         self.target: Prepared | Portal | None = None
         self.change: Effect | None = None
@@ -234,24 +273,28 @@ class Expectation:
 
 
 class Part(msgspec.Struct):
-    """One message to forward, and the response it will bring."""
+    """One message to forward, and the response it will bring. What follows one that is `limited`
+    waits for the end of that run.
+    """
 
     data: bytes
     expectation: Expectation | None = None
+    limited: Run | None = None
 
 
 class Item:
     """Parts that wait together, in their turn, for a ticket; ready when it is decided.
 
-    `size` is what they cost in memory, roughly.
+    `size` is what they cost in memory, roughly; `sent` how many of the parts are on their way.
     """
 
-    __slots__ = ("parts", "poisoned", "ready", "runs", "size", "ticket")
+    __slots__ = ("parts", "poisoned", "ready", "runs", "sent", "size", "ticket")
 
     def __init__(self, ticket: int, parts: list[Part], runs: list[Run]) -> None:
         self.ticket = ticket
         self.parts = parts
         self.runs = runs
+        self.sent = 0
         self.ready = ticket == 0
         self.poisoned: dict[Run, Part] = {}
         self.size = MESSAGE_BYTES * len(parts) + STATEMENT_BYTES * len(runs)

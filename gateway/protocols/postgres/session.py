@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from itertools import count
 from typing import Any, Final
 
@@ -27,14 +28,16 @@ from gateway.machine import (
     Received,
     Record,
     Recorded,
+    RowsStopped,
     SaidAll,
     Send,
     Shutdown,
     Side,
+    StopRows,
 )
 from gateway.masking.veil import Veil
 from gateway.policy.facts import Resolve, SessionNames
-from gateway.protocols.postgres import wire
+from gateway.protocols.postgres import limits, wire
 from gateway.protocols.postgres.answering import Answering
 from gateway.protocols.postgres.asking import Asking
 from gateway.protocols.postgres.pipeline import (
@@ -53,6 +56,15 @@ _CLIENT: Final = b"QPBDECSHdcfFX"
 _X: Final = ord("X")
 _TERMINATE: Final = wire.message(b"X")
 _READY: Final = wire.message(b"Z", b"I")
+
+
+class _Stopping(Enum):
+    """How far the end of a statement is that has returned too many rows."""
+
+    NO = 0
+    ASKED = 1
+    TOLD = 2
+    POISONED = 3
 
 
 class Session:
@@ -103,6 +115,7 @@ class Session:
         self._ending = ""
         self._leaving: tuple[str, str, str] | None = None
         self._uncancelled = 0
+        self._stopping = _Stopping.NO
         self._goodbye = self._over = False
         self._bytes_in = 0
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
@@ -115,6 +128,7 @@ class Session:
             SaidAll: self._said_all,
             Expired: lambda _: self._leave("28000", "the token has expired", "token_expired"),
             Shutdown: lambda _: self._leave("57P01", "the gateway is shutting down", "shutdown"),
+            RowsStopped: self._rows_stopped,
         }
 
     # --- what the driver watches ---
@@ -167,6 +181,8 @@ class Session:
                 self._left()
             elif not self._over and not self._ending:
                 self._pump()
+        except limits.TooManyRows as violation:
+            self._stop(violation.sqlstate, str(violation), "row_limit")
         except ProtocolViolation as violation:
             self._stop(violation.sqlstate, str(violation), "protocol_error")
         if not self._over:
@@ -237,25 +253,61 @@ class Session:
         """Forward what is decided, in order."""
         asking, answering = self._asking, self._answering
         outbox = asking.outbox
-        if not outbox or not outbox[0].ready:
+        if answering.limited is not None:
+            self._see_to(answering.limited)
+        if not outbox or not outbox[0].ready or answering.limited is not None:
             return
         out: list[bytes] = []
-        while outbox and outbox[0].ready:
-            item = outbox.popleft()
-            asking.outbox_bytes -= item.size
-            for run in item.runs:
-                run.started_ns = self._now
-            answering.running += len(item.runs)
-            try:
-                for part in item.parts:
-                    out.append(part.data)
-                    if part.expectation is not None:
-                        answering.expect(part.expectation)
-            except ProtocolViolation:
-                outbox.appendleft(item)
-                raise
+        while outbox and outbox[0].ready and answering.limited is None:
+            item = outbox[0]
+            if not item.sent:
+                for run in item.runs:
+                    run.started_ns = self._now
+                answering.running += len(item.runs)
+            if self._send_of(item, out):
+                outbox.popleft()
+                asking.outbox_bytes -= item.size
         answering.clean = False
         self._commands.append(Send(Side.TARGET, b"".join(out)))
+
+    def _send_of(self, item: Item, out: list[bytes]) -> bool:
+        """Send an item's parts up to one that the next must wait for; whether that were all."""
+        while item.sent < len(item.parts):
+            part = item.parts[item.sent]
+            item.sent += 1
+            out.append(part.data)
+            if part.expectation is not None:
+                self._answering.expect(part.expectation)
+            run = part.limited
+            if run is not None and not run.completed:
+                out.append(limits.FLUSH)
+                self._answering.limited, self._answering.ended_late = run, False
+                self._stopping = _Stopping.NO
+                break
+        return item.sent == len(item.parts)
+
+    def _see_to(self, run: Run) -> None:
+        """End a statement that has returned too many rows; or go on, if it is over.
+
+        Nothing is sent while a cancellation is on its way: it would meet what is sent.
+        """
+        answering = self._answering
+        if self._stopping is _Stopping.ASKED:
+            return
+        if run.completed:
+            answering.limited, answering.ended_late = None, False
+        elif answering.ended_late:
+            if self._stopping is not _Stopping.POISONED:
+                self._stopping = _Stopping.POISONED
+                self._commands.append(Send(Side.TARGET, limits.ending(run)))
+        elif run.overran and self._stopping is _Stopping.NO:
+            self._stopping = _Stopping.ASKED
+            self._commands.append(StopRows())
+
+    def _rows_stopped(self, event: RowsStopped) -> None:
+        self._stopping = _Stopping.TOLD
+        if not event.settled:
+            raise limits.TooManyRows
 
     # --- endings ---
 
@@ -281,7 +333,7 @@ class Session:
         """See how far the target is with what is being cancelled."""
         if self._over or self._ending or self._leaving is None:
             return
-        if not self._answering.running:
+        if not self._answering.running or self._answering.ended_late:
             self._stop(*self._leaving)
         elif self._asking.open_segments < self._uncancelled:
             # What follows a Sync or Query is another command, and has not been cancelled.

@@ -244,6 +244,44 @@ def test_columns_are_seen_in_clear_by_permission_alone() -> None:
     assert policies.see_clear(replace(ALICE, groups=()), "shop", "psql", columns) == frozenset()
 
 
+def test_columns_are_seen_in_clear_when_and_where_a_rule_says() -> None:
+    policies = asked(
+        '@id("hr") permit (principal, action == Action::"see_clear", resource) when {'
+        " context has time && context.time.hour == 9 && context has client_address"
+        ' && context.client_address.isInRange(ip("10.0.0.0/8")) };'
+    )
+    columns = ["public.customers.ssn"]
+
+    def seen(moment: Moment) -> bool:
+        return bool(policies.see_clear(ALICE, "shop", "psql", columns, moment))
+
+    assert seen(Moment("10.0.0.7", at(9).now_s))
+    assert not seen(Moment("10.0.0.7", at(10).now_s))
+    assert not seen(Moment("192.168.0.1", at(9).now_s))
+    assert not seen(Moment("10.0.0.7")) and not seen(at(9))
+
+
+@pytest.mark.parametrize(
+    ("condition", "minutes", "seconds"),
+    [
+        ("true", False, False),
+        ("context has time && context.time.hour == 9", True, False),
+        ("context has sign_in_age_s && context.sign_in_age_s < 90", False, True),
+        ('context == {"name": "alice"}', True, True),
+    ],
+)
+def test_an_answer_is_kept_no_longer_than_the_time_it_depends_on(
+    condition: str, minutes: bool, seconds: bool
+) -> None:
+    policies = Policies(
+        [("p.cedar", f'@id("p") permit (principal, action, resource) when {{ {condition} }};')]
+    )
+    who = replace(ALICE, signed_in_at=at(8).now_s)
+    now = policies.passing(who, at(9).now_s)
+    assert (policies.passing(who, at(9, 1).now_s) != now) is (minutes or seconds)
+    assert (policies.passing(who, at(9, 0, 1).now_s) != now) is seconds
+
+
 # --- what is remembered ---
 
 FACTS = Facts(

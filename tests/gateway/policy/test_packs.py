@@ -34,7 +34,10 @@ def guarded(*packs: Path) -> Policies:
 def test_a_pack_does_what_its_cases_say(pack: Path) -> None:
     results = list(cases.run(load(pack), guarded(pack)))
     assert len(results) >= 9
-    assert {result.decision.verdict for result in results} == {Verdict.ALLOW, Verdict.DENY}
+    # It refuses some and not others, or limits them.
+    verdicts = {result.decision.verdict for result in results}
+    limits = {result.decision.limit is not None for result in results}
+    assert verdicts == {Verdict.ALLOW, Verdict.DENY} or limits == {True, False}
     wrong = {result.statement: result.wrong for result in results if result.wrong}
     assert wrong == {}
 
@@ -42,7 +45,7 @@ def test_a_pack_does_what_its_cases_say(pack: Path) -> None:
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.stem)
 def test_every_rule_of_a_pack_is_tried_and_says_what_to_do(pack: Path) -> None:
     policies = guarded(pack)
-    tried = {case.get("deny") for case in load(pack)["cases"]}
+    tried = {case.get(said) for case in load(pack)["cases"] for said in ("deny", "allow")}
     rules = set(policies.rules) - {"everything"}
     assert rules and rules <= tried
     for name in rules:
