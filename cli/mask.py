@@ -56,6 +56,7 @@ def explain(
     import asyncio
 
     from gateway.identity.principal import Principal
+    from gateway.masking.copies import said
     from gateway.policy.decide import Policies, PolicyError
     from gateway.policy.sql import analyse
     from gateway.veils import Veils
@@ -79,12 +80,15 @@ def explain(
     veil = veils.of(catalog.now.knowledge, seen)
     if veil is None:
         print(f"{who} sees everything at {target}: nothing is masked")
-        return
     own: frozenset[str] = frozenset()
     for part in analyse(statement):
-        found = veil.plan(part.text, own)
-        own |= {found.creates} - {""}
-        _print(part.text, found, veil)
+        if veil is not None:
+            found = veil.plan(part.text, own)
+            own |= {found.creates} - {""}
+            _print(part.text, found, veil)
+        copied = veils.copied(catalog.now.knowledge, part.kinds, part.relations, part.text)
+        if copied:
+            print(f"statement   {part.text.strip()}\n            is refused: {said(copied)}\n")
 
 
 def _print(text: str, found: Plan, veil: Veil) -> None:

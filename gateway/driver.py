@@ -57,6 +57,7 @@ from gateway.machine import (
 )
 from gateway.machine import NotDurable as NotDurableInput
 from gateway.machine import Refused as RefusedInput
+from gateway.masking.copies import said
 from gateway.masking.veil import Veil
 from gateway.node import Node
 from gateway.policy.decide import Moment
@@ -380,6 +381,8 @@ class Connection(asyncio.Protocol):
                 recorder.connected_by = decision.policies
             else:
                 decision = policies.execute(principal, target, self._application, request, moment)
+                if decision.verdict is Verdict.ALLOW:
+                    decision = self._keep_together(decision, request)
                 if request.tried and decision.verdict is Verdict.ALLOW:
                     person = (principal.issuer, principal.subject, target)
                     decision = self._node.lookups.judge(
@@ -399,6 +402,14 @@ class Connection(asyncio.Protocol):
                 self.feed(Decided(ticket, decided, receipt))
 
         self._node.journal.append(encoded, tell)
+
+    def _keep_together(self, decision: Decision, request: Request) -> Decision:
+        """`decision`, or a refusal of what would take values from what is known of them."""
+        node, target = self._node, self._machine.target
+        copied = node.veils[target].copied(
+            node.catalogs[target].now.knowledge, request.kinds, request.relations, request.statement
+        )
+        return Decision(Verdict.DENY, decision.policies, said(copied)) if copied else decision
 
     def _note_classification(self, recorder: Recorder) -> None:
         catalog = self._node.catalogs.get(self._machine.target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from gateway.masking.copies import UNKNOWN, WRITING, Copies
 from gateway.masking.hidden import Equality, Mask, Part
 from gateway.masking.knowledge import Knowledge, hidden_from, lineage
 from gateway.masking.veil import Veil
@@ -27,6 +28,8 @@ class Veils:
             self._keys = _token_keys(target, masks)
         self._masks: dict[int, dict[str, Mask]] = {}
         self._of: Knowledge | None = None
+        self._copies: Copies | None = None
+        self._copies_freely = all(mask.copies == "allow" for mask in self._classified.values())
         self._veils: OrderedDict[frozenset[str], Veil] = OrderedDict()
 
     def of(self, knowledge: Knowledge | None, seen: frozenset[str]) -> Veil | None:
@@ -35,9 +38,7 @@ class Veils:
             return None
         if knowledge is None:
             return Veil(None)
-        if knowledge is not self._of:
-            self._of, self._masks = knowledge, lineage(knowledge, self._classified, self._functions)
-            self._veils.clear()
+        self._follow(knowledge)
         veil = self._veils.get(seen)
         if veil is None:
             veil = Veil(
@@ -54,6 +55,31 @@ class Veils:
                 self._veils.popitem(last=False)
         return veil
 
+    def copied(
+        self,
+        knowledge: Knowledge | None,
+        kinds: frozenset[str],
+        relations: tuple[str, ...],
+        text: str,
+    ) -> tuple[str, ...]:
+        """The classified columns that a statement would copy to where nothing is classified."""
+        if self._copies_freely or not kinds & WRITING:
+            return ()
+        if knowledge is None:
+            names = {part for source in self._classified for part in source.split(".")[1:]}
+            return (UNKNOWN,) if any(name in text for name in names) else ()
+        self._follow(knowledge)
+        if self._copies is None:
+            everything = hidden_from(knowledge, self._masks, lambda mask: False, self._functions)
+            self._copies = Copies(everything)
+        return self._copies.of(kinds, relations, text)
+
+    def _follow(self, knowledge: Knowledge) -> None:
+        if knowledge is not self._of:
+            self._of, self._masks = knowledge, lineage(knowledge, self._classified, self._functions)
+            self._veils.clear()
+            self._copies = None
+
 
 def _mask(column: Classified) -> Mask:
     equality = column.equality
@@ -64,6 +90,7 @@ def _mask(column: Classified) -> Mask:
         column.size,
         Equality(equality.reason, equality.budget) if equality is not None else None,
         use=column.use,
+        copies=column.copies,
         parts=tuple(
             Part(
                 tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]),

@@ -133,6 +133,11 @@ class Treatment(Masked):
         description="What happens to a statement that uses the column otherwise than as an output: "
         "rewrite: it sees masked values; refuse: it is refused.",
     )
+    copies: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="What happens to a statement of people who see the column clear that would "
+        "copy its values to a column that is not classified, or to a file of the server.",
+    )
     equality: Equality | None = Field(
         None,
         description="Look-ups by `column = value` or `column IN (values)` that are answered in "
@@ -243,7 +248,7 @@ def _as_its_class(column: dict[str, Any], classes: dict[str, Any]) -> dict[str, 
         shown = {key: each for key, each in of_class.items() if key in Masked.model_fields}
         return {**shown, **part}
 
-    used = {key: each for key, each in known.items() if key == "use"}
+    used = {key: each for key, each in known.items() if key in ("use", "copies")}
     return {**used, **column, "parts": {pointer: masked(part) for pointer, part in parts.items()}}
 
 

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 MaskName = Literal["full", "partial", "email", "token", "year", "bucket", "null", "literal"]
 Use = Literal["rewrite", "refuse"]
+Copying = Literal["refuse", "allow"]
 
 TEXT: Final = frozenset({"text", "varchar", "bpchar", "name", "citext"})
 """Types whose values are the same bytes in text and in binary format."""
@@ -45,7 +46,8 @@ class Mask:
     """How values of a class are shown. `literal` and `size` are for the masks of these names.
     Where `parts` are given, those alone are masked in a JSON document.
 
-    `use` is what a statement gets that uses the column otherwise than as an output. `origin` is
+    `use` is what a statement gets that uses the column otherwise than as an output, `copies` what
+    one gets that would copy it to where nothing is classified. `origin` is
     the declared column, schema.table.column, that this one's values are; empty for computed ones.
     """
 
@@ -56,13 +58,21 @@ class Mask:
     equality: Equality | None = None
     origin: str = ""
     use: Use = "rewrite"
+    copies: Copying = "refuse"
     parts: tuple[Part, ...] = ()
 
 
 def computed(sources: Iterable[Mask]) -> Mask:
     """Of a column that is made of these, in whatever way."""
-    strict = any(mask.use == "refuse" for mask in sources)
-    return Mask(COMPUTED, "full", use="refuse" if strict else "rewrite")
+    given = list(sources)
+    strict = any(mask.use == "refuse" for mask in given)
+    kept = not given or any(mask.copies == "refuse" for mask in given)
+    return Mask(
+        COMPUTED,
+        "full",
+        use="refuse" if strict else "rewrite",
+        copies="refuse" if kept else "allow",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,10 @@ def lineage(
 
 def _stricter(mask: Mask, known: Mask) -> bool:
     """Whether what is computed is of more than was known, whose class is stricter."""
-    return known.classification == COMPUTED and mask.use == "refuse" and known.use != "refuse"
+    return known.classification == COMPUTED and (
+        (mask.use == "refuse" and known.use != "refuse")
+        or (mask.copies == "refuse" and known.copies != "refuse")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ CLASSIFIED: Final = {
     "hr.staff.ssn": {"class": "pii", "mask": "full"},
     "public.tokens.value": {"class": "token", "mask": "token"},
     "public.strict.code": {"class": "strict"},
+    "public.copied.code": {"class": "free"},
     "public.files.doc": {
         "class": "pii",
         "parts": {
@@ -54,6 +55,7 @@ CLASSIFIED: Final = {
 }
 CLASSES: Final = {
     "strict": {"mask": "full", "use": "refuse"},
+    "free": {"mask": "full", "copies": "allow"},
     "badge": {
         "mask": "null",
         "equality": {"reason": "people show their badge", "budget": BUDGET},
@@ -117,6 +119,8 @@ create view v_files_all as select * from files;
 create materialized view m_files as select id, doc as copy, doc#>>'{{mail}}' as mail from files;
 create table strict (id int, code text);
 insert into strict values (1, '{NOTE}');
+create table copied (id int, code text);
+insert into copied values (1, '{NOTE}');
 create table badges (id int, {", ".join(f"b{number} int" for number in range(WAYS))});
 insert into badges values (1, {", ".join([str(BADGE)] * WAYS)});
 create view v_badges as select * from badges;

@@ -216,3 +216,16 @@ def test_of_two_columns_of_one_name_neither_is_taken_for_the_other() -> None:
     )
     classified = {SSN: Mask("pii", "full"), "public.staff.ssn": Mask("hr", "full")}
     assert lineage(knowledge, classified)[200]["a"].origin == ""
+
+
+def test_what_is_made_of_what_may_be_copied_may_be_copied() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["a"], (201, "w"): ["b"]},
+        views=((200, "SELECT upper(p.ssn) AS a FROM people p"),
+               (201, "SELECT p.ssn || p.mail AS b FROM people p")),
+    )  # fmt: skip
+    free = Mask("pii", "full", copies="allow")
+    found = lineage(knowledge, {SSN: free})
+    assert (found[200]["a"].copies, found[201]["b"].copies) == ("allow", "allow")
+    found = lineage(knowledge, {SSN: free, MAIL: Mask("pii", "full")})
+    assert found[201]["b"].copies == "refuse"
