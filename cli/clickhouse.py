@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +26,63 @@ def query(
     """
     import httpx
 
+    request, url = _request(document, sql, output_format, vault=vault)
+    try:
+        answer = httpx.post(url, timeout=timeout_s, trust_env=False, **request)
+    except httpx.HTTPError as error:
+        raise Problem(f"ClickHouse at {url} does not answer: {error}") from None
+    if not answer.is_success:
+        raise Problem(_message(answer.text) or f"ClickHouse answers HTTP {answer.status_code}")
+    return answer.text
+
+
+def lines(document: dict[str, Any], sql: str, *, vault: bool = False) -> Iterator[list[Any]]:
+    """Rows of an answer of any size, as they come. Raises Problem."""
+    import httpx
+    import orjson
+
+    request, url = _request(document, sql, "JSONCompactEachRow", vault=vault)
+    request["params"] |= {
+        "output_format_json_quote_64bit_integers": "0",
+        "output_format_json_escape_forward_slashes": "0",
+    }
+    try:
+        with httpx.stream("POST", url, timeout=300, trust_env=False, **request) as answer:
+            if not answer.is_success:
+                answer.read()
+                said = _message(answer.text)
+                raise Problem(said or f"ClickHouse answers HTTP {answer.status_code}")
+            rest = b""
+            for chunk in answer.iter_bytes():
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    try:
+                        yield orjson.loads(line)
+                    except orjson.JSONDecodeError:
+                        if not line.startswith(b"["):
+                            raise Problem("ClickHouse broke off its answer") from None
+                        # A text that is not Unicode can only have been put there.
+                        yield orjson.loads(line.decode(errors="replace"))
+            if rest:
+                raise Problem("ClickHouse broke off its answer")
+    except httpx.HTTPError as error:
+        raise Problem(f"ClickHouse at {url} does not answer: {error}") from None
+
+
+def _request(
+    document: dict[str, Any], sql: str, output_format: str, *, vault: bool
+) -> tuple[dict[str, Any], str]:
+    """What to post, and where."""
     endpoint = document["clickhouse"]
     try:
         token = Path(endpoint["vault_token_file" if vault else "token_file"]).read_text().strip()
     except OSError as error:
         raise Problem(f"cannot read {error.filename}: {error.strerror}") from None
-    try:
-        answer = httpx.post(
-            endpoint["url"],
-            params={"database": DATABASE, "default_format": output_format},
-            headers={"X-ClickHouse-User": endpoint["user"], "X-ClickHouse-Key": token},
-            content=sql.encode(),
-            timeout=timeout_s,
-            trust_env=False,
-        )
-    except httpx.HTTPError as error:
-        raise Problem(f"ClickHouse at {endpoint['url']} does not answer: {error}") from None
-    if not answer.is_success:
-        raise Problem(_message(answer.text) or f"ClickHouse answers HTTP {answer.status_code}")
-    return answer.text
+    return {
+        "params": {"database": DATABASE, "default_format": output_format},
+        "headers": {"X-ClickHouse-User": endpoint["user"], "X-ClickHouse-Key": token},
+        "content": sql.encode(),
+    }, endpoint["url"]
 
 
 def rows(document: dict[str, Any], sql: str, timeout_s: float = 60) -> list[dict[str, Any]]:

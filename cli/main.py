@@ -7,7 +7,19 @@ import sys
 
 import typer
 
-from cli import classify, connect, demo, history, identity, mask, originals, policy, stack, targets
+from cli import (
+    classify,
+    connect,
+    demo,
+    history,
+    identity,
+    mask,
+    originals,
+    policy,
+    stack,
+    targets,
+    verify,
+)
 from cli.problems import Problem
 
 app = typer.Typer(
@@ -17,7 +29,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, identity, connect, history, policy, mask, classify, originals, targets):
+for module in (
+    stack,
+    demo,
+    identity,
+    connect,
+    history,
+    policy,
+    mask,
+    classify,
+    originals,
+    targets,
+    verify,
+):
     module.register(app)
 
 

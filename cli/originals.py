@@ -57,8 +57,8 @@ def unseal(
     from cli import clickhouse, desk, opening
 
     state, document = running(state_dir)
-    wanted = _uuid(identifier)
-    private = _private(key)
+    wanted = uuid(identifier)
+    private = private_of(key)
     rows = _rows(
         clickhouse.query(
             document,
@@ -112,7 +112,7 @@ def erase(  # noqa: PLR0917 (a command line's options are its parameters)
         raise Problem("name either --principal or --session", 2)
     state, document = running(state_dir)
     if session is not None:
-        condition = f"session_id = '{_uuid(session)}'"
+        condition = f"session_id = '{uuid(session)}'"
     else:
         escaped = (principal or "").replace("\\", "\\\\").replace("'", "\\'")
         condition = f"actor = '{escaped}'"
@@ -163,7 +163,8 @@ def erase(  # noqa: PLR0917 (a command line's options are its parameters)
     print(f"{len(pairs)} key(s) destroyed")
 
 
-def _uuid(text: str) -> UUID:
+def uuid(text: str) -> UUID:
+    """An id that was typed. Raises Problem."""
     try:
         return UUID(text)
     except ValueError:
@@ -178,7 +179,8 @@ def _rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line]
 
 
-def _private(path: Path) -> X25519PrivateKey:
+def private_of(path: Path) -> X25519PrivateKey:
+    """An auditor's key. Raises Problem."""
     from schemas.sealing import SealingError, private_key
 
     try:

@@ -16,7 +16,7 @@ import orjson
 
 from processors import copydata, diagnostics, rows, values
 from schemas.chain import Envelope
-from schemas.codec import CodecError
+from schemas.codec import Archive, CodecError
 from schemas.events import (
     AuthenticationFailed,
     AuthenticationFailedOriginal,
@@ -43,6 +43,7 @@ from schemas.events import (
 from schemas.masking.applied import Applied
 from schemas.masking.columns import Classification
 from schemas.masking.sql import MaskedStatement, mask_statement
+from schemas.sealing import Opener
 
 V = TypeVar("V")
 
@@ -122,8 +123,27 @@ class Masker:
             seq=envelope.seq,
             prev_hash=envelope.prev_hash,
             event_hash=envelope.event_hash,
+            classification=target.classification.digest,
             **fields,
         )
+
+
+def audit_copy(
+    archive: Archive, masker: Masker, opener: Callable[[bytes], Opener], envelope: Envelope
+) -> tuple[Masked, bytes]:
+    """(audit copy, its context's bytes) of an event whose data key `opener` finds by its id.
+
+    Raises CodecError, SealingError, and whatever `opener` raises.
+    """
+    event, context = archive.decode(envelope.schema_sha256, envelope.payload)
+    if isinstance(event, Masked):
+        raise CodecError("Masked is not an event")
+    box: bytes = getattr(event, "box", b"")
+    original: Original | None = None
+    if box:
+        plaintext = opener(event.context.key_id).open(event.context.session_id, event.event_id, box)
+        original = archive.decode_original(envelope.schema_sha256, plaintext)
+    return masker.mask(envelope, event, original), context
 
 
 _Fields = dict[str, Any]

@@ -29,10 +29,10 @@ from processors import kafka
 from processors.compacted import CompactedTopic
 from processors.health import serving
 from processors.keyring import RECIPIENT, Keyring, MissingKey, WrapStore
-from processors.mask import Masker
+from processors.mask import Masker, audit_copy
 from schemas import chain, codec, sealing, topics
 from schemas.codec import Archive, CodecError, UnknownSchema
-from schemas.events import Masked, Original
+from schemas.events import Masked
 from schemas.masking.applied import Applied, UnknownClassification
 from schemas.masking.columns import Classification, ColumnMask
 from schemas.masking.masks import of_audit_copy
@@ -365,17 +365,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
     def _masked(self, value: bytes | None) -> tuple[Masked, bytes]:
         if value is None:
             raise CodecError("a record without a value")
-        envelope = chain.read(value)
-        event, context = self._archive.decode(envelope.schema_sha256, envelope.payload)
-        if isinstance(event, Masked):
-            raise CodecError("Masked is not an event")
-        box: bytes = getattr(event, "box", b"")
-        original: Original | None = None
-        if box:
-            opener = self._keyring.opener(event.context.key_id)
-            plaintext = opener.open(event.context.session_id, event.event_id, box)
-            original = self._archive.decode_original(envelope.schema_sha256, plaintext)
-        return self._masker.mask(envelope, event, original), context
+        return audit_copy(self._archive, self._masker, self._keyring.opener, chain.read(value))
 
 
 class Outbox:

@@ -254,6 +254,7 @@ class Masked(_Record, frozen=True):
     error: str = ""
     details: str = ""
     masks: list[str] = []
+    classification: str = ""
 
 
 class Control(_Record, frozen=True):

@@ -74,7 +74,15 @@ _CONTEXT_TYPES: Final[dict[str, pa.DataType]] = {
     "client_port": pa.uint16(),
     "application": _TEXT,
 }
-_VALUES: Final = attrgetter(*MASKED_FIELDS)
+event_values: Final = attrgetter(*MASKED_FIELDS)
+"""What an audit copy says beside its context, in the order of MASKED_FIELDS."""
+
+COLUMNS: Final[dict[str, pa.DataType]] = {
+    **_CONTEXT_TYPES,
+    **{_RENAMED.get(name, name): _TYPES.get(name, _TEXT) for name in MASKED_FIELDS},
+}
+"""Columns of audit_events that say what an audit copy says, those of
+its context first, in the order of `context_values`, then those of `event_values`."""
 
 Values = tuple[Any, ...]
 
@@ -161,7 +169,7 @@ class Decoder:
         decoded, context = self._archive.decode(sha256, payload)
         if not isinstance(decoded, Masked):
             raise CodecError(f"{type(decoded).__name__} is not Masked")
-        values: Values = _VALUES(decoded)
+        values: Values = event_values(decoded)
         _check(values)
         if not 0 <= decoded.context.client.port <= 0xFFFF:
             raise CodecError("the client's port is none")
@@ -261,7 +269,7 @@ def _read_rest(data: bytes, at: int) -> Values | None:
     at += 96
     # Most fields of most events are empty: a zero byte.
     action = kind = decision = policy_digest = reason = outcome = command_tag = error_code = ""
-    statement = parameters = response_rows = error = details = ""
+    statement = parameters = response_rows = error = details = classification = ""
     kinds = relations = policies = masks = _NONE
     if data[at]:
         action, at = _text(data, at)
@@ -335,6 +343,10 @@ def _read_rest(data: bytes, at: int) -> Values | None:
         masks, at = _texts(data, at)
     else:
         at += 1
+    if data[at]:
+        classification, at = _text(data, at)
+    else:
+        at += 1
     # Slices beyond the end are short, not errors: the sum of the lengths tells. Avro's int is
     # narrower than what `_long` reads.
     if at != len(data) or not -(1 << 31) <= chunk < 1 << 31:
@@ -343,7 +355,7 @@ def _read_rest(data: bytes, at: int) -> Values | None:
         event_id, event_type, wall, monotonic_ns, stream, seq, prev_hash, event_hash,
         statement_id, prepared_id, action, kind, kinds, relations, decision, policies,
         policy_digest, reason, outcome, command_tag, error_code, rows, byte_count, duration_us,
-        chunk, statement, parameters, response_rows, error, details, masks,
+        chunk, statement, parameters, response_rows, error, details, masks, classification,
     )  # fmt: skip
 
 
@@ -358,7 +370,8 @@ def _address(ip: str) -> bytes:
     return address.packed
 
 
-def _context_values(context: Context) -> Values:
+def context_values(context: Context) -> Values:
+    """What a context says, as `table` writes it."""
     who, client = context.principal, context.client
     return (
         context.session_id, context.tenant, context.gateway, context.target,
@@ -374,7 +387,7 @@ def table(rows: Rows, topic: str, topic_id: bytes, partition: int) -> pa.Table:
     numbers = {identity: number for number, identity in enumerate(contexts)}
     taken = pa.array([numbers[id(context)] for context in rows.contexts], pa.int32())
     columns: dict[str, Any] = {}
-    transposed = zip(*map(_context_values, contexts.values()), strict=True)
+    transposed = zip(*map(context_values, contexts.values()), strict=True)
     for (name, kind), values in zip(_CONTEXT_TYPES.items(), transposed, strict=True):
         columns[name] = pa.array(values, kind).take(taken)
     for name, values in zip(MASKED_FIELDS, zip(*rows.values, strict=True), strict=True):

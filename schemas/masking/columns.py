@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from typing import Final
 
 from schemas.masking.masks import SEVERITY, Mask
@@ -38,6 +41,17 @@ class Classification:
         self.tables: Final = frozenset(tables)
         self._words = _pattern(by_name.keys() | tables, r"(?<!\w)", r"(?!\w)")
         self._parts = _pattern(by_name.keys() | tables, "", "")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what is classified and how it is masked, in hexadecimal: two that mask alike
+        have one digest."""
+        columns = sorted(
+            (source, column.classification, column.mask)
+            for source, column in self.by_source.items()
+        )
+        text = json.dumps(columns, separators=(",", ":"))
+        return sha256(b"gatebook/classification/v1\0" + text.encode()).hexdigest()
 
     def __bool__(self) -> bool:
         return bool(self.by_source)

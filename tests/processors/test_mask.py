@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors import mask
 from processors.mask import Masker
 from schemas import chain, codec
 from schemas.codec import Archive, CodecError
@@ -44,18 +45,32 @@ def session(pen: Pen) -> Session:
 def audit_copy(value: bytes, session: Session, masker: Masker | None = None) -> Masked:
     """What the processor makes of a record, step by step."""
     archive = Archive()
-    envelope = chain.read(value)
-    event, _ = archive.decode(envelope.schema_sha256, envelope.payload)
-    assert not isinstance(event, Masked)
-    original = None
-    if box := getattr(event, "box", b""):
-        opener = Opener(unwrap(session.wraps, "mask", MASK))
-        plaintext = opener.open(session.id, event.event_id, box)
-        original = archive.decode_original(envelope.schema_sha256, plaintext)
-    masked = (masker or Masker(Applied({"shop": SHOP}))).mask(envelope, event, original)
+    masked, context = mask.audit_copy(
+        archive,
+        masker or Masker(Applied({"shop": SHOP})),
+        lambda _: Opener(unwrap(session.wraps, "mask", MASK)),
+        chain.read(value),
+    )
+    assert context == session.encoded
     # What cannot be encoded and read again is no audit copy.
     assert archive.decode_masked(codec.encode_masked(masked, session.encoded)) == masked
     return masked
+
+
+def test_an_audit_copy_says_by_what_it_was_masked(pen: Pen, session: Session) -> None:
+    value = pen.decided(session, T)
+    other = Classification({**SHOP.by_source, "public.customers.name": ColumnMask("pii", "full")})
+    assert audit_copy(value, session).classification == SHOP.digest
+    assert (
+        audit_copy(value, session, Masker(Applied({"shop": other}))).classification == other.digest
+    )
+    assert other.digest != SHOP.digest
+    # Another order is the same classification, another class or mask is not.
+    turned = Classification(dict(reversed(SHOP.by_source.items())))
+    assert turned.digest == SHOP.digest
+    ssn = "public.customers.ssn"
+    for changed in (ColumnMask("pci", "full"), ColumnMask("pii", "partial")):
+        assert Classification({**SHOP.by_source, ssn: changed}).digest != SHOP.digest
 
 
 def test_an_audit_copy_says_where_its_event_stands(pen: Pen, session: Session) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ from schemas.events import Completed, Context, Decided, KeyWraps, Masked
 from tests.schemas.events_strategy import KINDS, records
 
 ARCHIVE = Path(__file__).parent / "archive"
+EARLIER = Path(codec.__file__).parent / "avro" / "earlier"
 
 
 def an(kind: type[Any], data: st.DataObject) -> Any:
@@ -163,6 +165,16 @@ def test_an_audit_copy_without_the_latest_fields_takes_their_defaults() -> None:
     archive, sha256, payload = archived("Masked-earlier")
     masked = archive.decode_masked(codec.frame(sha256, payload))
     assert masked == Masked(CONTEXT, b"E" * 16, "Completed", 5, 6, "g/1/0", 7, b"p" * 32, b"h" * 32)
+
+
+@pytest.mark.parametrize("file", sorted(EARLIER.glob("*.avsc")), ids=lambda file: file.stem)
+def test_every_earlier_schema_is_known_without_being_told(file: Path) -> None:
+    """A sink that is newer than what wrote a record must not put it aside."""
+    text = file.read_text()
+    schema = Archive().schema(hashlib.sha256(text.encode()).digest())
+    assert schema.text == text
+    assert file.name == f"{schema.name}-{schema.sha256.hex()[:8]}.avsc"
+    assert schema.sha256 not in {current.sha256 for current in codec.CURRENT.values()}
 
 
 def test_a_field_of_the_future_is_refused() -> None:

@@ -190,7 +190,8 @@ def test_every_column_of_the_table_is_written() -> None:
     from sinks.migrate import bundled
 
     rows, _ = Decoder().decode([(0, encode(Stream().event("Requested", context())))])
-    created = bundled()[0].text
+    first, *later = (migration.text for migration in bundled())
+    created = first + "".join(text for text in later if "ALTER TABLE audit_events" in text)
     written = set(table(rows, "topic", TOPIC, 0).column_names)
     defined = {
         line.split()[0]

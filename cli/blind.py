@@ -1,0 +1,480 @@
+"""The blind verifier's judgement: is a copy what the masks make of its original? Pure.
+
+It opens originals with an auditor's key, masks them again with the mask processor's own code, and
+compares. What it says of them are ids and names of fields, never a value.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from processors.mask import Masker, audit_copy
+from schemas import codec
+from schemas.chain import Envelope
+from schemas.codec import Archive, CodecError
+from schemas.events import NONE_ID, ORIGINALS, Context, Event, KeyWraps, Masked
+from schemas.sealing import Opener, SealingError, unwrap
+from sinks import rows
+
+Place = Literal["original", "masked", "history"]
+Problem = Literal["altered", "missing", "added"]
+
+FOUND: Final = 3
+"""Exit code: a copy is not what it must be."""
+UNDECIDED: Final = 4
+"""Exit code: nothing is wrong with what could be compared, but not all could be."""
+
+_BOXED: Final = frozenset({"statement", "parameters", "response_rows", "error", "details", "masks"})
+"""Fields that are made of what is in a box."""
+_BOXED_KINDS: Final = frozenset(kind.__name__ for kind in ORIGINALS)
+_ALWAYS_BOXED: Final = frozenset({"SessionOpened", "Requested", "RequestData", "Responded"})
+_EMPTY_WITHOUT: Final = ("statement", "parameters", "response_rows", "error", "masks")
+_COLUMNS: Final = tuple(rows.COLUMNS)
+_AT: Final = {name: number for number, name in enumerate(_COLUMNS)}
+_CONTEXT: Final = len(_COLUMNS) - len(rows.MASKED_FIELDS)
+_BYTES: Final = tuple(
+    _AT[name] for name, kind in rows.COLUMNS.items() if str(kind).startswith("fixed_size_binary")
+)
+_BYTES_OF_CONTEXT: Final = tuple(number for number in _BYTES if number < _CONTEXT)
+_BYTES_OF_EVENT: Final = tuple(number - _CONTEXT for number in _BYTES if number >= _CONTEXT)
+_EVENT_ID: Final = _AT["event_id"]
+_STATEMENT_ID: Final = _AT["statement_id"]
+_CLASSIFICATION: Final = _AT["classification"]
+_LISTED: Final = 1000
+"""Findings that are named; the others are counted."""
+_OPENED: Final = 20_000
+
+Row = list[Any]
+
+
+class Erased(Exception):
+    """The data key was destroyed, and an event says so."""
+
+
+class NotOpenable(Exception):
+    """No wrap of the data key opens with this private key."""
+
+
+class Keys:
+    """Data keys, as far as one private key opens them."""
+
+    def __init__(self, private: X25519PrivateKey, erased: Iterable[bytes] = ()) -> None:
+        self._private = private
+        self._erased = frozenset(erased)
+        self._wraps: dict[bytes, KeyWraps] = {}
+        self._opened: dict[bytes, Opener] = {}
+        self._mine = ""
+
+    def add(self, wraps: KeyWraps) -> None:
+        """A wrapped key; the newest counts."""
+        self._wraps[wraps.key_id] = wraps
+
+    def drop(self, key_id: bytes) -> None:
+        """A key's tombstone."""
+        self._wraps.pop(key_id, None)
+
+    def opener(self, key_id: bytes) -> Opener:
+        """Raises Erased, NotOpenable."""
+        opener = self._opened.get(key_id)
+        if opener is None:
+            if len(self._opened) >= _OPENED:
+                self._opened.clear()
+            opener = self._opened[key_id] = self._open(key_id)
+        return opener
+
+    def _open(self, key_id: bytes) -> Opener:
+        wraps = self._wraps.get(key_id)
+        if wraps is None or not wraps.wraps:
+            raise Erased if key_id in self._erased else NotOpenable
+        names = [wrap.recipient for wrap in wraps.wraps]
+        # Whose key it is was found out with the first one.
+        for name in sorted(names, key=lambda name: name != self._mine):
+            try:
+                opener = Opener(unwrap(wraps, name, self._private))
+            except SealingError:
+                continue
+            self._mine = name
+            return opener
+        raise NotOpenable
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which events are looked at. Times are microseconds; `until` is not within."""
+
+    since: int
+    until: int
+    session: bytes = b""
+    statement: bytes = b""
+
+    def holds(self, event: Event | Masked) -> bool:
+        return (
+            self.since <= event.at < self.until
+            and self.session in (b"", event.context.session_id)
+            and self.statement in (b"", getattr(event, "statement_id", NONE_ID))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the copies of an event must be. `closed`: its box did not open, for one of the reasons
+    `erased`, `not openable`; then what is outside of it is compared."""
+
+    envelope: Envelope
+    masked: Masked
+    value: bytes
+    row: Row
+    closed: str = ""
+    source: str = ""
+    """Its record, as a dead letter would name it."""
+
+    @property
+    def event_id(self) -> bytes:
+        return self.masked.event_id
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it must be."""
+
+    place: Place
+    problem: Problem
+    event_id: str
+    statement_id: str
+    fields: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = {"original": "original", "masked": "masked copy", "history": "history"}[self.place]
+        said = f"{self.problem.upper()}  {where}  event {self.event_id}"
+        if self.statement_id.strip("0"):
+            said += f"  statement {self.statement_id}"
+        return said + (f"  {', '.join(self.fields)}" if self.fields else "")
+
+
+@dataclass
+class Verdict:
+    """Counts, and the findings."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    found: list[Finding] = field(default_factory=list)
+    more: int = 0
+
+    def find(self, finding: Finding) -> None:
+        """Note a finding."""
+        self.counts[f"{finding.place}: {finding.problem}"] += 1
+        if len(self.found) < _LISTED:
+            self.found.append(finding)
+        else:
+            self.more += 1
+
+    @property
+    def exit_code(self) -> int:
+        if self.found:
+            return FOUND
+        undecided = ("not openable", "unreadable", "otherwise classified", "dead-lettered")
+        return UNDECIDED if any(self.counts[what] for what in undecided) else 0
+
+
+class Judge:
+    """Makes what copies must be, and says in which fields they are not."""
+
+    def __init__(self, maskers: Sequence[Masker], keys: Keys, scope: Scope) -> None:
+        """`maskers`: by the present classification first, then by those that were in force."""
+        self.archive = Archive()
+        self.verdict = Verdict()
+        self.scope = scope
+        self._maskers = maskers
+        self._keys = keys
+        self._contexts: dict[bytes, tuple[Context, Row]] = {}
+
+    def expect(self, envelope: Envelope, source: str = "") -> Expected | None:
+        """What the copies of an event must be; None where it is not in scope or not readable."""
+        counts = self.verdict.counts
+        closed = ""
+        try:
+            if self.scope.session not in (b"", envelope.payload[:16]):
+                return None
+            masked, context = self._masked(self._maskers[0], envelope)
+        except Erased:
+            closed = "erased"
+        except (NotOpenable, SealingError):
+            closed = "not openable"
+        except CodecError:
+            counts["unreadable"] += 1
+            return None
+        if closed:
+            masked, context = self._unopened(self._maskers[0], envelope)
+        if not self.scope.holds(masked):
+            return None
+        counts["events"] += 1
+        if closed:
+            counts[closed] += 1
+        return Expected(
+            envelope, masked, codec.encode_masked(masked, context), self.row(masked), closed, source
+        )
+
+    def _masked(self, masker: Masker, envelope: Envelope) -> tuple[Masked, bytes]:
+        return audit_copy(self.archive, masker, self._keys.opener, envelope)
+
+    def _unopened(self, masker: Masker, envelope: Envelope) -> tuple[Masked, bytes]:
+        event, context = self.archive.decode(envelope.schema_sha256, envelope.payload)
+        assert not isinstance(event, Masked)  # noqa: S101 (narrowing: `audit_copy` refuses it)
+        return masker.mask(envelope, event, None), context
+
+    def row(self, masked: Masked) -> Row:
+        """A copy as the history holds it, ids and hashes in hexadecimal."""
+        known = self._contexts.get(masked.context.session_id)
+        if known is None or known[0] is not masked.context:
+            head = list(rows.context_values(masked.context))
+            for number in _BYTES_OF_CONTEXT:
+                head[number] = head[number].hex().upper()
+            if len(self._contexts) >= _OPENED:
+                self._contexts.clear()
+            known = self._contexts[masked.context.session_id] = (masked.context, head)
+        rest = list(rows.event_values(masked))
+        for number in _BYTES_OF_EVENT:
+            rest[number] = rest[number].hex().upper()
+        return known[1] + rest
+
+    def differing(self, expected: Expected, found: Row) -> tuple[str, ...]:
+        """Names of the fields in which a copy is not what it must be."""
+        wanted = expected.row
+        if found == wanted:
+            return ()
+        if len(found) != len(wanted):
+            return ("number of columns",)
+        said = found[_CLASSIFICATION]
+        if said in ("", wanted[_CLASSIFICATION]):
+            # Before it said so, a copy must have been masked as it would be now.
+            skipped = {"classification"} if not said else set()
+        else:
+            other = self._otherwise(expected, said)
+            if other is None:
+                self.verdict.counts["otherwise classified"] += 1
+                skipped = {"classification", *_BOXED}
+            else:
+                self.verdict.counts["masked by an earlier classification"] += 1
+                wanted, skipped = other, set()
+        if expected.closed and expected.masked.event_type in _BOXED_KINDS:
+            skipped |= _BOXED
+        return tuple(
+            name
+            for name, want, have in zip(_COLUMNS, wanted, found, strict=True)
+            if want != have and name not in skipped
+        )
+
+    def _otherwise(self, expected: Expected, digest: Any) -> Row | None:
+        """The copy by an earlier classification of that digest, if it is known."""
+        make = self._unopened if expected.closed else self._masked
+        for masker in self._maskers[1:]:
+            masked, _ = make(masker, expected.envelope)
+            if masked.classification == digest:
+                return self.row(masked)
+        return None
+
+    def find(
+        self, place: Place, problem: Problem, expected: Expected, fields: tuple[str, ...] = ()
+    ) -> None:
+        """Note what is wrong with the copy of an event."""
+        self.verdict.find(
+            Finding(
+                place,
+                problem,
+                uuid(expected.event_id.hex()),
+                uuid(expected.masked.statement_id.hex()),
+                fields,
+            )
+        )
+
+    def find_row(self, problem: Problem, row: Row, fields: tuple[str, ...] = ()) -> None:
+        """Note what is wrong with a row of the history that is of no event."""
+        self.verdict.find(
+            Finding("history", problem, uuid(row[_EVENT_ID]), uuid(row[_STATEMENT_ID]), fields)
+        )
+
+
+def uuid(digits: Any) -> str:
+    """An id as people write it; what is none, as that: it may be anything."""
+    text = str(digits).lower()
+    if len(text) != 32 or set(text) - set("0123456789abcdef"):
+        return "(not an id)"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+class MaskedCopies:
+    """Records of gatebook.masked against what they must be, in whatever order both come."""
+
+    def __init__(self, judge: Judge, fits: Callable[[Masked], bool]) -> None:
+        """`fits`: whether a copy whose event was not read ought to have been among those read."""
+        self._judge = judge
+        self._fits = fits
+        self._waiting: dict[bytes, Expected] = {}
+        self._ahead: dict[bytes, int] = {}
+        self.bytes_ahead = 0
+        self.bytes_waiting = 0
+        # Of every event that was read: tells a repeated copy from one that was altered.
+        self._known: dict[tuple[str, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def expect(self, expected: Expected) -> None:
+        """An event was read."""
+        masked = expected.masked
+        self._known[masked.stream, masked.seq] = hash(expected.value)
+        if self._take(expected.value):
+            self._judge.verdict.counts["masked: alike"] += 1
+        else:
+            self._waiting[expected.value] = expected
+            self.bytes_waiting += len(expected.value)
+
+    def found(self, value: bytes) -> None:
+        """A copy was read."""
+        expected = self._waiting.pop(value, None)
+        if expected is not None:
+            self.bytes_waiting -= len(value)
+            self._judge.verdict.counts["masked: alike"] += 1
+        elif self._judge.scope.session in (b"", value[35:51]):
+            self._ahead[value] = self._ahead.get(value, 0) + 1
+            self.bytes_ahead += len(value)
+
+    def _take(self, value: bytes) -> bool:
+        if value not in self._ahead:
+            return False
+        self._ahead[value] -= 1
+        self.bytes_ahead -= len(value)
+        if not self._ahead[value]:
+            del self._ahead[value]
+        return True
+
+    def settle(self) -> None:
+        """Bring together what is of one event and not alike. What has no partner stays."""
+        waiting = {expected.event_id: value for value, expected in self._waiting.items()}
+        for value in list(self._ahead):
+            try:
+                masked = self._judge.archive.decode_masked(value)
+            except CodecError:
+                continue
+            known = self._known.get((masked.stream, masked.seq))
+            if known == hash(value):
+                while self._take(value):
+                    self._judge.verdict.counts["masked: repeated"] += 1
+            elif masked.event_id in waiting:
+                self._take(value)
+                mine = waiting.pop(masked.event_id)
+                self.bytes_waiting -= len(mine)
+                self._compare(self._waiting.pop(mine), value, masked)
+
+    def _compare(self, expected: Expected, value: bytes, masked: Masked) -> None:
+        fields = self._judge.differing(expected, self._judge.row(masked))
+        if not fields and not expected.closed:
+            sha256, _ = codec.unframe(value)
+            if sha256 == codec.CURRENT[Masked].sha256 and self._judge.row(masked) == expected.row:
+                # The same values written in other bytes: not what our writer writes.
+                fields = ("encoding",)
+        if fields:
+            self._judge.find("masked", "altered", expected, fields)
+        else:
+            self._judge.verdict.counts["masked: alike"] += 1
+            self._known[masked.stream, masked.seq] = hash(value)
+
+    def finish(self, excused: Callable[[Expected], str]) -> None:
+        """Name what has no partner. `excused`: why an event may have no copy, or nothing."""
+        self.settle()
+        for expected in self._waiting.values():
+            if reason := excused(expected):
+                self._judge.verdict.counts[reason] += 1
+            else:
+                self._judge.find("masked", "missing", expected)
+        for value, times in self._ahead.items():
+            try:
+                masked = self._judge.archive.decode_masked(value)
+            except CodecError:
+                # Whose it would be cannot be told.
+                self._judge.verdict.find(Finding("masked", "added", "(not an id)", ""))
+                continue
+            if not self._judge.scope.holds(masked) or not self._fits(masked):
+                continue
+            seen = (masked.stream, masked.seq) in self._known
+            finding = Finding(
+                "masked",
+                "altered" if seen else "added",
+                uuid(masked.event_id.hex()),
+                uuid(masked.statement_id.hex()),
+                ("another copy",) if seen else (),
+            )
+            for _ in range(times):
+                self._judge.verdict.find(finding)
+        self._waiting.clear()
+        self._ahead.clear()
+
+
+class HistoryRows:
+    """Rows of the history against what they must be, one stretch of events after another."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.missing: dict[bytes, Expected] = {}
+        """Events whose row was not among those of their stretch."""
+
+    def compare(self, expected: Iterable[Expected], found: Iterable[Row]) -> list[Row]:
+        """Compare; returns the rows that are of none of these events."""
+        waiting = {each.row[_EVENT_ID]: each for each in expected}
+        seen = set()
+        others = []
+        alike = 0
+        for row in found:
+            event_id = row[_EVENT_ID]
+            match = waiting.pop(event_id, None)
+            if match is None:
+                others.append(row)
+                if event_id in seen:
+                    self._judge.find_row("added", row, ("a second row",))
+                    others.pop()
+                continue
+            seen.add(event_id)
+            fields = () if row == match.row else self._judge.differing(match, row)
+            if fields:
+                self._judge.find("history", "altered", match, fields)
+            else:
+                alike += 1
+        self._judge.verdict.counts["history: alike"] += alike
+        for each in waiting.values():
+            self.missing[each.event_id] = each
+        return others
+
+    def again(self, found: Iterable[Row]) -> None:
+        """Rows of missing events, wherever they were found."""
+        for row in found:
+            try:
+                match = self.missing.pop(bytes.fromhex(row[_EVENT_ID]))
+            except (KeyError, ValueError):
+                continue
+            fields = self._judge.differing(match, row)
+            if fields:
+                self._judge.find("history", "altered", match, fields)
+            else:
+                self._judge.verdict.counts["history: alike"] += 1
+
+    def finish(self, excused: Callable[[Expected], str]) -> None:
+        """Name what has no row. `excused`: why an event may have none, or nothing."""
+        for expected in self.missing.values():
+            if reason := excused(expected):
+                self._judge.verdict.counts[reason] += 1
+            else:
+                self._judge.find("history", "missing", expected)
+        self.missing.clear()
+
+    def without_original(self, row: Row) -> None:
+        """A row of which the vault has no original: of a kind that has none, or added."""
+        if row[_AT["event_type"]] in _ALWAYS_BOXED or any(
+            row[_AT[name]] for name in _EMPTY_WITHOUT
+        ):
+            self._judge.find_row("added", row, ("no original",))
+        else:
+            self._judge.verdict.counts["no original (chain and Kafka alone show these)"] += 1
