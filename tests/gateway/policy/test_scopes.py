@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.identity.principal import Principal
@@ -62,6 +62,7 @@ HEADS = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(HEADS, min_size=1, max_size=8))
 def test_nothing_is_answered_otherwise(heads: list[tuple[str, str, str, str, str]]) -> None:
     files = [

@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 from pglast import parser
 
+from gateway.masking.veil import Veil
 from gateway.policy import trees
+from gateway.policy.cases import snapshot
+from gateway.policy.facts import SessionNames
+from gateway.policy.resolve import Resolver
+from gateway.policy.sql import Analyser
 from gateway.policy.trees import Trees
+from tests.gateway.masking.shop import HIDDEN
 
 
 @pytest.fixture
@@ -55,3 +61,12 @@ def test_a_text_that_does_not_parse_is_not_remembered(parsed: list[str]) -> None
         with pytest.raises(parser.ParseError):
             made("selct")
     assert (len(parsed), made._held) == (2, 0)
+
+
+def test_who_looks_into_a_new_statement_parses_it_once_between_them(parsed: list[str]) -> None:
+    text = "select upper(c.email) as unlike_any_other from public.customers c"
+    (statement,) = Analyser()(text)
+    assert Veil(HIDDEN).plan(statement.text).action == "rewrite"
+    resolver = Resolver(snapshot({"tables": {"public.customers": {"columns": ["email"]}}}))
+    assert resolver(statement, SessionNames()).columns_read == {"public.customers.email"}
+    assert parsed == [text]
