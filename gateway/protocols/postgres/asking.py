@@ -336,7 +336,7 @@ class Asking:
         statement = self._language.prepared(text, self._unsettled, self._restored)
         prepared = Prepared(statement, oids, self._plan(statement))
         if prepared.plan is not None and prepared.plan.edits:
-            ran = self._language.write(prepared.plan.apply(statement.text))
+            ran = self._language.write(prepared.rewritten(prepared.plan).text)
             whole = wire.message(b"P", name + b"\0" + ran + b"\0" + whole[-2 - 4 * len(oids) :])
         self._prepare(whole, name, prepared)
 
@@ -425,7 +425,7 @@ class Asking:
         run = Run(self._new_id(), self._affordable(prepared.statement), portal)
         run.described = portal.described
         run.formats = portal.formats
-        run.runs_as(self._stale(prepared))
+        run.runs_as(self._stale(prepared), prepared)
         part = Part(whole, Expectation(Expect.EXECUTE, run, completes=True))
         parsed, bound = self._fresh.pop(prepared, None), self._bound.pop(portal, None)
         for earlier in (parsed, bound):
@@ -483,7 +483,7 @@ class Asking:
 
     def _prepare_run(self, prepared: Prepared, portal: Portal | None, part: Part) -> Run:
         run = Run(self._new_id(), prepared.statement, portal)
-        run.runs_as(self._stale(prepared))
+        run.runs_as(self._stale(prepared), prepared)
         self._finish_at(run, part)
         return run
 
@@ -573,7 +573,7 @@ class Asking:
             prepared_id=_prepared_id(named, portal),
             refusal=statement.error,
             facts=facts,
-            ran=sql.redact(run.ran, kinds) if run.ran else "",
+            ran=run.ran_recorded,
             masks=run.plan.columns if run.plan is not None else (),
             tried=compared or (),
             unmasked=unmasked,

@@ -11,6 +11,7 @@ import msgspec
 from gateway.machine import Decision, Limit
 from gateway.masking.plan import Plan
 from gateway.masking.pump import Pump
+from gateway.policy import sql
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.names import Effect, Meaning
@@ -44,12 +45,24 @@ class Expect(IntEnum):
     COPY_END = 8
 
 
+class Rewritten:
+    """A statement's text as it runs by a plan, and how that is recorded."""
+
+    __slots__ = ("plan", "recorded", "size", "text")
+
+    def __init__(self, plan: Plan, statement: Statement) -> None:
+        self.plan = plan
+        self.text = plan.apply(statement.text)
+        self.recorded = sql.redact(self.text, statement.kinds)
+        self.size = sys.getsizeof(self.text) + sys.getsizeof(self.recorded)
+
+
 class Prepared(Meaning):
     """A prepared statement. `described` is the body of its RowDescription, once seen; `plan` is how
     it was prepared for a person who may not see everything.
     """
 
-    __slots__ = ("described", "oids", "plan", "statement", "statement_id")
+    __slots__ = ("_rewritten", "described", "oids", "plan", "statement", "statement_id")
 
     def __init__(
         self, statement: Statement, oids: tuple[int, ...], plan: Plan | None = None
@@ -61,6 +74,16 @@ class Prepared(Meaning):
         self.plan = plan
         self.statement_id = bytes(16)
         self.described: bytes | None = None
+        self._rewritten: Rewritten | None = None
+
+    def rewritten(self, plan: Plan) -> Rewritten:
+        """What runs by a plan: made once, and not at every execution."""
+        known = self._rewritten
+        if known is None or (known.plan is not plan and known.plan != plan):
+            before = known.size if known is not None else 0
+            known = self._rewritten = Rewritten(plan, self.statement)
+            self.grow(known.size - before)
+        return known
 
     def describe(self, body: bytes) -> None:
         """The body of its RowDescription."""
@@ -147,6 +170,7 @@ class Run:
         "pump",
         "pumped",
         "ran",
+        "ran_recorded",
         "refusal",
         "rows",
         "started_ns",
@@ -164,6 +188,7 @@ class Run:
         self.offset = statement.offset
         self.plan: Plan | None = None
         self.ran = ""
+        self.ran_recorded = ""  # without credentials
         self.pump: Pump | None = None
         self.pumped = False  # whether that is known
         self.started_ns = 0
@@ -194,11 +219,12 @@ class Run:
         self.binary = False
         self.uncounted = ""
 
-    def runs_as(self, plan: Plan | None) -> None:
-        """Take a plan for the statement, and the text that runs by it."""
+    def runs_as(self, plan: Plan | None, prepared: Prepared | None = None) -> None:
+        """Take a plan for the statement, which may have been prepared, and what runs by it."""
         self.plan = plan
         if plan is not None and plan.edits:
-            self.ran = plan.apply(self.statement.text)
+            made = Rewritten(plan, self.statement) if prepared is None else prepared.rewritten(plan)
+            self.ran, self.ran_recorded = made.text, made.recorded
 
     def refuse(self, decision: Decision) -> None:
         """Prepare what the client will read in place of the poison's error."""

@@ -35,6 +35,7 @@ from gateway.machine import (
     TlsStarted,
     Verdict,
 )
+from gateway.masking.veil import Veil
 from gateway.policy import sql
 from gateway.policy.sql import analyse
 from gateway.protocols.postgres.machine import PostgresMachine, Surroundings
@@ -72,6 +73,8 @@ class Dialogue:
         credential: Callable[[str], Credential] = lambda name: GATE,
         chunk_bytes: int = 256 * 1024,
         prepared_max_bytes: int = 64 * 1024 * 1024,
+        *,
+        veil: Callable[[], Veil | None] = lambda: None,
     ) -> None:
         ids = itertools.count(1)
         self.now = 1_000
@@ -87,6 +90,7 @@ class Dialogue:
                 prepared_max_bytes=prepared_max_bytes,
                 cancel_secret=KEY[1],
                 nonce="rOprNGfwEbeRWgbNEkqO",
+                veil=veil,
             )
         )
 
