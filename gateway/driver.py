@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, cast
 from uuid import UUID
 
+import msgspec
 import structlog
 from prometheus_client import Counter
 
@@ -54,13 +55,14 @@ from gateway.machine import (
     TargetUnreachable,
     TlsStarted,
     Verdict,
+    Withdrawn,
 )
 from gateway.machine import NotDurable as NotDurableInput
 from gateway.machine import Refused as RefusedInput
 from gateway.masking.copies import said
 from gateway.masking.veil import Veil
 from gateway.node import Node
-from gateway.policy.decide import Moment
+from gateway.policy.decide import Moment, NoPolicies, Policies
 from gateway.protocols.postgres import wire
 from gateway.protocols.postgres.machine import PostgresMachine, Surroundings
 from gateway.protocols.postgres.startup import Door
@@ -160,7 +162,10 @@ class Connection(asyncio.Protocol):
         self._changing: set[bytes] = set()
         self._changed = False
         self._closed = False
-        self._opened = False
+        self._opened = self._withdrawn = False
+        # What was asked to connect, and of which policies.
+        self._visit: Request | None = None
+        self._visited_under: Policies | NoPolicies | None = None
         self._veil: Veil | None = None
         self._veiled_by: tuple[Any, ...] = ()
         self._unrecorded_high = node.settings.gateway.journal.session_max_bytes
@@ -379,6 +384,7 @@ class Connection(asyncio.Protocol):
                     principal, target, self._application, request.replication, moment
                 )
                 recorder.connected_by = decision.policies
+                self._visit, self._visited_under = request, policies
             else:
                 decision = policies.execute(principal, target, self._application, request, moment)
                 if decision.verdict is Verdict.ALLOW:
@@ -457,6 +463,8 @@ class Connection(asyncio.Protocol):
                 timer.cancel()
             self._check_expiry()
             self._node.sessions.know(self, *self._machine.cancel_key)
+            if self._visited_under is not self._node.policies:
+                self.reconsider()
             if not self._node.catalogs[self._machine.target].known:
                 self._await_catalog()
         if not ticket:
@@ -694,6 +702,28 @@ class Connection(asyncio.Protocol):
     def shut_down(self) -> None:
         """See gateway.sessions.Cancellable."""
         self.feed(Shutdown())
+
+    def reconsider(self) -> None:
+        """See gateway.sessions.Cancellable."""
+        recorder, principal, visit = self._recorder, self._principal, self._visit
+        if self._closed or not self._opened or self._withdrawn:
+            return  # one that is not open yet is asked when it is
+        if recorder is None or principal is None or visit is None:
+            return
+        policies = self._visited_under = self._node.policies
+        moment = Moment(self._address, time.time())
+        decision = policies.connect(
+            principal, self._machine.target, self._application, visit.replication, moment
+        )
+        if decision.verdict is Verdict.ALLOW:
+            return
+        self._withdrawn = True
+        recorder.policy_digest = policies.digest
+        asked = msgspec.structs.replace(visit, statement_id=self._node.new_id())
+        ended = Outcome(asked.statement_id, "denied", "", "57P01", 0, 0, 0, {}, ())
+        encoded = [*recorder.request(asked, decision), recorder.fact(ended)]
+        # Without a receipt, too: what may not go on does not wait for the journal.
+        self._node.journal.append(encoded, lambda _: self.feed(Withdrawn(decision.reason)))
 
     def _close(self, drain: bool = False) -> None:
         if self._closed:

@@ -233,6 +233,12 @@ class Shutdown(msgspec.Struct, frozen=True):
     """The gateway is stopping."""
 
 
+class Withdrawn(msgspec.Struct, frozen=True):
+    """Whoever is connected may connect no longer; that is in the book."""
+
+    reason: str
+
+
 class RowsStopped(msgspec.Struct, frozen=True):
     """What StopRows began is over. Unless `settled`, its cancellation may still arrive."""
 
@@ -254,6 +260,7 @@ Input = (
     | Expired
     | Idle
     | Shutdown
+    | Withdrawn
     | RowsStopped
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -61,6 +62,7 @@ class Node:
         self.control = Control(settings.kafka, settings.gateway.name, self.sessions, self.journal)
         self._own_key = self.new_id(), os.urandom(KEY_BYTES)
         self.own_sealer = Sealer(*self._own_key)
+        self._reconsidering: asyncio.Task[None] | None = None
         gateway = settings.gateway
         self._watch = Watch(gateway.policies, gateway.policies_reload_s, self._take_policies)
 
@@ -75,6 +77,8 @@ class Node:
     async def close(self) -> None:
         """Stop it; what is queued for the journal is written first."""
         await self._watch.close()
+        if self._reconsidering is not None:
+            self._reconsidering.cancel()
         await self.control.close()
         await self.journal.close()
         for catalog in self.catalogs.values():
@@ -93,6 +97,7 @@ class Node:
 
     def _take_policies(self, load: Load) -> None:
         """Use a set from the next request on. Its event is before the first that it decides."""
+        before = self.policies.digest
         if load.policies is not None:
             self.policies = load.policies
         context = self._own_context()
@@ -109,6 +114,16 @@ class Node:
         )
         payload = codec.encode(event, codec.encode_context(context))
         self.journal.append([(codec.CURRENT[PolicyLoaded].sha256, payload)], None)
+        if self.policies.digest != before and len(self.sessions):
+            if self._reconsidering is not None:
+                self._reconsidering.cancel()
+            self._reconsidering = asyncio.create_task(self._reconsider())
+
+    async def _reconsider(self) -> None:
+        """Ask of everyone who is connected whether they may be, by the policies now in force."""
+        for connection in self.sessions.all():
+            connection.reconsider()
+            await asyncio.sleep(0)  # a thousand of them must not hold up what they do
 
     async def _prepare(self, journal: Journal) -> None:
         await publish_schemas(journal)

@@ -30,6 +30,10 @@ class Cancellable(Protocol):
         """End politely; told again, at once."""
         ...
 
+    def reconsider(self) -> None:
+        """End, if who is connected may connect no longer."""
+        ...
+
 
 class Sessions:
     """The open connections: which have signed in, and which a CancelRequest means.

@@ -20,6 +20,9 @@ class Connection:
     def cancel(self) -> None:
         self.cancelled += 1
 
+    def reconsider(self) -> None:
+        raise AssertionError("not asked for")
+
     def shut_down(self) -> None:
         assert self._sessions is not None
         self.told += 1

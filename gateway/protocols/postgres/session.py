@@ -34,6 +34,7 @@ from gateway.machine import (
     Shutdown,
     Side,
     StopRows,
+    Withdrawn,
 )
 from gateway.masking.veil import Veil
 from gateway.policy.facts import Resolve, SessionNames
@@ -114,7 +115,7 @@ class Session:
         self._discarding = False
         self._ending = ""
         self._leaving: tuple[str, str, str] | None = None
-        self._uncancelled = 0
+        self._uncancelled: int | None = None
         self._stopping = _Stopping.NO
         self._goodbye = self._over = False
         self._bytes_in = 0
@@ -128,6 +129,7 @@ class Session:
             SaidAll: self._said_all,
             Expired: lambda _: self._leave("28000", "the token has expired", "token_expired"),
             Shutdown: lambda _: self._leave("57P01", "the gateway is shutting down", "shutdown"),
+            Withdrawn: self._withdrawn,
             RowsStopped: self._rows_stopped,
         }
 
@@ -321,13 +323,26 @@ class Session:
         The target would go on with it, for hours perhaps, after the end of its connection. It
         does not go on with a COPY from the client. Told again, the session waits no longer.
         """
-        wait = self._answering.running and not self._answering.copying
-        if self._leaving is None and wait and not self._ending:
-            self._leaving = sqlstate, text, reason
+        if self._waits() and self._uncancelled is None:
+            self._leaving = self._leaving or (sqlstate, text, reason)
             self._uncancelled = self._asking.open_segments
             self._commands.append(CancelRunning())
         else:
             self._stop(*(self._leaving or (sqlstate, text, reason)))
+
+    def _withdrawn(self, event: Withdrawn) -> None:
+        """End the session once what has begun is done, and begin nothing more."""
+        told = "57P01", f"permission to connect was withdrawn: {event.reason}", "not_permitted"
+        if self._leaving is not None:
+            return
+        if self._waits():
+            self._leaving = told
+        else:
+            self._stop(*told)
+
+    def _waits(self) -> bool:
+        answering = self._answering
+        return bool(answering.running) and not answering.copying and not self._ending
 
     def _left(self) -> None:
         """See how far the target is with what is being cancelled."""
@@ -335,14 +350,14 @@ class Session:
             return
         if not self._answering.running or self._answering.ended_late:
             self._stop(*self._leaving)
-        elif self._asking.open_segments < self._uncancelled:
+        elif self._uncancelled is not None and self._asking.open_segments < self._uncancelled:
             # What follows a Sync or Query is another command, and has not been cancelled.
             self._uncancelled = self._asking.open_segments
             self._commands.append(CancelRunning())
 
     def _closed(self, event: Closed) -> None:
         if event.side is Side.CLIENT:
-            if self._leaving is not None:
+            if self._uncancelled is not None:
                 # The end of what is being cancelled is awaited all the same.
                 return
             if not self._goodbye:

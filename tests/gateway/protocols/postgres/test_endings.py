@@ -19,6 +19,7 @@ from gateway.machine import (
     Rows,
     SaidAll,
     Shutdown,
+    Withdrawn,
 )
 from gateway.protocols.postgres.startup import NOT_DURABLE_TEXT
 from tests.gateway.protocols.postgres import messages as pg
@@ -253,6 +254,57 @@ def test_told_again_the_session_waits_no_longer() -> None:
     commands += talk.record(commands)
     assert said(commands)["C"] == "28000"
     assert ended(commands) == "token_expired"
+
+
+# --- whoever may connect no longer ---
+
+WITHDRAWN = Withdrawn("not on Sundays")
+
+
+def test_whoever_may_connect_no_longer_is_told_at_once_where_nothing_runs() -> None:
+    talk = signed_in()
+    commands = talk.handle(WITHDRAWN)
+    assert said(commands)["C"] == "57P01" and "not on Sundays" in said(commands)["M"]
+    assert ended(commands) == "not_permitted"
+    assert commands[-1] == Close(drain=True)
+
+
+def test_what_runs_is_finished_and_delivered_first_and_nothing_is_begun() -> None:
+    talk = running()
+    talk.client(pg.query("insert into t values (2)"))
+    assert talk.handle(WITHDRAWN) == []
+    assert talk.decided(1001) == []
+    assert talk.client(pg.query("select 3")) == []
+    answer = pg.columns("a") + pg.row(b"1") + pg.done("SELECT 1") + pg.ready("T")
+    commands = talk.target(answer)
+    assert outcomes(commands) == [(2, "completed", ""), (3, "lost", "57P01")]
+    commands += talk.record(commands)
+    told = sent(commands, CLIENT)
+    assert told.startswith(answer) and pg.fields(told[len(answer) :])["C"] == "57P01"
+    assert sent(commands, TARGET) == b"" and ended(commands) == "not_permitted"
+
+
+def test_a_shutdown_cancels_what_was_waited_for() -> None:
+    talk = running()
+    talk.handle(WITHDRAWN)
+    assert talk.handle(Shutdown()) == [CancelRunning()]
+    commands = talk.target(CANCELLED)
+    assert outcomes(commands) == [(2, "cancelled", "57014")]
+    assert ended(commands + talk.record(commands)) == "not_permitted"
+
+
+def test_a_shutdown_is_not_held_up_by_a_permission_withdrawn() -> None:
+    talk = running()
+    assert talk.handle(Shutdown()) == [CancelRunning()]
+    assert talk.handle(WITHDRAWN) == []
+    commands = talk.target(CANCELLED)
+    assert ended(commands + talk.record(commands)) == "shutdown"
+
+
+def test_a_client_that_leaves_is_not_waited_for() -> None:
+    talk = running()
+    talk.handle(WITHDRAWN)
+    assert ended(talk.closed(CLIENT)) == "client_lost"
 
 
 def test_a_client_that_leaves_meanwhile_changes_nothing() -> None:
