@@ -26,6 +26,7 @@ from gateway.policy import trees
 _SYSTEM: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _DOT: Final = "ASCII_46"
 _ASTERISK: Final = "ASCII_42"
+_CLOSE: Final = "ASCII_41"
 
 Action = Literal["pass", "pump", "rewrite", "refuse"]
 
@@ -519,6 +520,14 @@ class _Planner:
         end = len(self._text[: named[wanted - 1].end + 1].encode())
         return reference.at, end
 
+    def _list_end(self, at: int) -> int:
+        """Behind the list of columns that begins at `at`: a comment in it may hold a parenthesis."""
+        start = len(self._raw[:at].decode())
+        for token in parser.scan(self._text):
+            if token.start >= start and token.name == _CLOSE:
+                return len(self._text[: token.end + 1].encode())
+        raise _Refused("the statement is not understood")
+
     # --- other statements ---
 
     def _copy(self, node: dict[str, Any]) -> Plan:
@@ -546,7 +555,7 @@ class _Planner:
         reference = _reference(node["relation"])
         start, end = self._span(reference)
         if chosen:
-            end = self._raw.index(b")", end) + 1
+            end = self._list_end(end)
         listed = ", ".join(map(sqlmask.identifier, chosen)) or "*"
         text = f"(SELECT {listed} FROM {self._masked(relation)} AS t)"
         columns = [f"{relation.full_name}.{name}" for name in sorted(relation.hidden)]

@@ -1,0 +1,148 @@
+"""Databases that differ in classified values alone: lengths, order, equality and letters of them.
+
+What is not classified is the same in all, and so is which values are NULL. `TWINS[0]` and
+`TWINS[1]` hold the same, so that what differs between these two is chance.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TWINS: Final = ("twin_a", "twin_b", "twin_c")
+
+CLASSIFIED: Final = {
+    f"public.{name}": {"class": "pii", "mask": mask}
+    for name, mask in {
+        "people.ssn": "full",
+        "people.email": "full",
+        "people.phones": "full",
+        "people.born": "null",
+        "people.salary": "null",
+        "people.profile": "full",
+        "people.pin": "full",
+        "people.code": "full",
+        "people.score": "null",
+        "people.photo": "null",
+        "people.active": "full",
+        "people.home": "full",
+        "people.label": "literal",
+        "events.note": "full",
+        "child.note": "full",
+        "staff.badge": "full",
+    }.items()
+}
+
+SCHEMA: Final = """
+create domain ssn_text as text;
+create domain mail as text check (value ~ '@');
+create type address as (street text, zip int);
+create type mood as enum ('sad', 'ok', 'glad');
+create table people (
+    id int primary key, name text not null, city text, tenant int not null, ceiling numeric,
+    ssn char(11) unique, email mail, phones text[], born date, salary numeric(10, 2), profile jsonb,
+    pin int, code text, score float8, photo bytea, active boolean, home address, label varchar(9),
+    mood mood, at timestamptz not null,
+    digits text generated always as (replace(ssn, '-', '')) stored,
+    constraint below check (salary <= ceiling),
+    constraint taken unique (tenant, code),
+    exclude using btree (city with =, pin with =));
+create index by_city on people (city, salary desc);
+create index by_born on people (extract(year from born::timestamp));
+create index rich on people (name) where salary > 500;
+create table orders (id int primary key, person_id int references people, item text,
+    amount numeric, at timestamptz, ssn text, note text);
+create table referring (id int, of char(11) references people (ssn));
+create table events (id int, at date, note text) partition by range (at);
+create table events_2026 partition of events for values from ('2026-01-01') to ('2027-01-01');
+create table parent (id int, note text);
+create table child (extra int) inherits (parent);
+create table staff (id int primary key, badge text, name text, boss int references staff);
+create table plain (id int primary key, word text, n int, doc jsonb);
+create view v_plain as select id, ssn, email from people;
+create view v_renamed (id, tag) as select id, ssn from people;
+create view v_computed as select id, 'x' || ssn as mixed, salary + 0 as pay, name from people;
+create view v_counts as select city, count(*) as n, max(salary) as top from people group by city;
+create view v_rich as select id, name from people where salary > 500;
+create view v_sorted as select id, name from people order by ssn;
+create view v_guess as select o.id, o.item from orders o join people p on p.ssn = o.ssn;
+create view v_exists as select o.id from orders o
+    where exists (select from people p where p.salary > o.amount);
+create view v_distinct as select city from (select distinct city, pin from people) x;
+create view v_by_code as select count(*) as n from people group by code;
+create view v_limit as select id, name from people order by salary limit 2;
+create view v_check as select id, name, city, tenant, ceiling, at from people where salary < 500
+    with check option;
+create view v_case as select id, case when salary > 500 then 'rich' else 'poor' end as kind
+    from people;
+create view v_union as select ssn::text as a from people union select item from orders;
+create view v_except as select item from orders except select ssn from people;
+create view v_known as select id, name from people where email is not null;
+create view v_rank as select id, rank() over (order by salary) as place from people;
+create view v_orders as select o.id, o.item, p.name from orders o join people p on p.id = person_id;
+create materialized view m_people as select id, ssn as code, name from people;
+create materialized view m_rich as select id, name from people where salary > 500;
+"""
+
+_COMMON: Final = """
+insert into orders select g, 1 + g % 8, 'item ' || g, g * 100,
+    '2026-01-01'::timestamptz + g * interval '1 day', '111-11-1' || (100 + g), 'a note'
+    from generate_series(1, 40) g;
+insert into plain select g, 'word ' || g, g % 7, jsonb_build_object('k', g)
+    from generate_series(1, 20) g;
+"""
+
+_ROWS: Final = """
+insert into people select g, 'name ' || g, (array['Rome', 'Oslo', 'Bern'])[1 + g % 3], g % 2, 99999,
+    {ssn}, {email}, {phones}, {born}, {salary}, {profile}, {pin}, {code}, {score}, {photo},
+    {active}, {home}, {label}, 'ok', '2026-01-01'::timestamptz + g * interval '1 hour'
+    from generate_series(1, 12) g;
+update people set ssn = null, email = null, phones = null, born = null, salary = null,
+    profile = null, pin = null, code = null, score = null, photo = null, active = null,
+    home = null, label = null where id in (5, 12);
+insert into referring select id, ssn from people where id in (1, 2);
+insert into events select g, '2026-05-05', {note} from generate_series(1, 9) g;
+insert into child select g, {note}, g from generate_series(1, 5) g;
+insert into staff select g, {note}, 'staff ' || g, nullif(g - 1, 0) from generate_series(1, 4) g;
+"""
+_FIRST: Final = {
+    "ssn": "'417-55-' || (9000 + g)",
+    "email": "'zorvak' || g || '@wexmail.test'",
+    "phones": "array['+1555091773' || g, '+155']",
+    "born": "date '1961-07-23' + g",
+    "salary": "g * 111.5",
+    "profile": "jsonb_build_object('k', 'kestrel ' || g, 'n', g)",
+    "pin": "7391 + g",
+    "code": "'c' || g",
+    "score": "g / 7.0",
+    "photo": "decode('00ff' || lpad(g::text, 4, '0'), 'hex')",
+    "active": "g % 2 = 0",
+    "home": "row('street ' || g, g)::address",
+    "label": "'label' || g",
+    "note": "'kestrel obsidian ' || g",
+}
+_SECOND: Final = {
+    "ssn": "(99 - g) || '-7'",
+    "email": "'q@' || repeat('long', 40 - g) || 'ł.test'",
+    "phones": "case when g = 3 then '{{1,2},{3,4}}'::text[] else array['x'] end",
+    "born": "case g when 2 then date 'infinity' else date '2001-01-01' - g * 400 end",
+    "salary": "5000 - g * 400",
+    "profile": "case when g % 2 = 0 then '[1, 2]'::jsonb else '\"text\"' end",
+    "pin": "case when g = 4 then -5 else 1000000 / g end",
+    "code": "case when g < 4 then 'łódź' || g when g = 6 then '12' else upper(g || 'z') end",
+    "score": "case g when 2 then float8 'nan' when 3 then '-infinity' else -g end",
+    "photo": "decode(repeat('ab', 13 - g), 'hex')",
+    "active": "g % 3 = 0",
+    "home": "row(null, 7 - g)::address",
+    "label": "chr(955) || (20 - g)",
+    "note": "repeat('z', 20 - g)",
+}
+_AFTER: Final = """
+refresh materialized view m_people;
+refresh materialized view m_rich;
+"""
+
+
+def data(twin: str) -> str:
+    """What fills a database that has the schema."""
+    rows = _ROWS.format(**(_SECOND if twin == TWINS[2] else _FIRST))
+    return rows + _COMMON + _AFTER + "analyze;"

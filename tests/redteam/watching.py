@@ -1,0 +1,136 @@
+"""What a client receives of twin databases, byte by byte, and where it differs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from tests.e2e.stack import Stack
+from tests.gateway.protocols.postgres import messages as pg
+from tests.integration.wire_client import WireClient
+from tests.redteam.twins import TWINS
+
+Script = tuple[str, ...]
+Way = Callable[[str], bytes]
+_NAME: Final = re.compile(rb"twin_[abc]")
+# What EXPLAIN estimates: it knows how long values are on average.
+_COST: Final = re.compile(
+    rb"\(cost=[^)]*\)|Buffers: [^\0]*|Memory: [^\0]*|Memory Usage: [^\0]*"
+    rb'|"(?:Startup Cost|Total Cost|Plan Rows|Plan Width)": [0-9.]+'
+)
+_AFTER: Final = ("rollback", "deallocate all", "close all", "unlisten *", "reset all")
+
+
+def simple(statement: str) -> bytes:
+    """A Query."""
+    return pg.query(statement)
+
+
+def extended(statement: str) -> bytes:
+    """Parse, Bind for binary results and Execute, without a Describe."""
+    bound = pg.bind(results=(1,))
+    return pg.parse(statement) + bound + pg.execute() + pg.message("S")
+
+
+def described(statement: str) -> bytes:
+    """All that can be described, and rows two at a time."""
+    asked = (
+        pg.parse(statement, "s"),
+        pg.describe_statement("s"),
+        pg.bind((), "s", "p"),
+        pg.describe_portal("p"),
+        pg.execute("p", 2),
+        pg.message("H"),
+        pg.execute("p", 3),
+        pg.execute("p"),
+        pg.close_statement("s"),
+        pg.message("S"),
+        pg.close_statement("s"),
+        pg.message("S"),
+    )
+    return b"".join(asked)
+
+
+WAYS: Final = (simple, extended, described)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two answers to one script that tell the databases apart."""
+
+    script: Script
+    way: str
+    first: bytes
+    other: bytes
+
+    def __str__(self) -> str:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(self.first, self.other, strict=False)) if a != b),
+            min(len(self.first), len(self.other)),
+        )
+        near = slice(max(0, at - 60), at + 60)
+        return f"{'; '.join(self.script)} ({self.way}): {self.first[near]!r} {self.other[near]!r}"
+
+
+class Watcher:
+    """One person's session at each twin."""
+
+    def __init__(self, stack: Stack, user: str) -> None:
+        self._stack, self._user = stack, user
+        self._sessions: dict[str, WireClient] = {}
+        self.ended = 0
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+
+    def differences(
+        self, scripts: Iterable[Script], ways: Sequence[Way] = WAYS, batch: int = 20
+    ) -> list[Difference]:
+        """Scripts whose answers differ between the databases, and not by chance."""
+        work = [(script, way) for script in scripts for way in ways]
+        found = []
+        with ThreadPoolExecutor(len(TWINS)) as threads:
+            for start in range(0, len(work), batch):
+                some = work[start : start + batch]
+                first, same, other = threads.map(lambda twin: self._answers(twin, some), TWINS)
+                for (script, way), one, two, three in zip(some, first, same, other, strict=True):
+                    if one != three and one == two:
+                        found.append(Difference(script, way.__name__, one, three))
+        return found
+
+    def _answers(self, twin: str, work: Sequence[tuple[Script, Way]]) -> list[bytes]:
+        try:
+            return self._pipelined(twin, work)
+        except (EOFError, ConnectionError):
+            self.ended += 1
+            self._sessions.pop(twin).close()
+        if len(work) == 1:
+            return [b"(the session ended)"]
+        return [self._answers(twin, [each])[0] for each in work]
+
+    def _pipelined(self, twin: str, work: Sequence[tuple[Script, Way]]) -> list[bytes]:
+        session = self._sessions.get(twin)
+        if session is None:
+            session = WireClient.signed_in(self._stack, self._user, database=twin)
+            self._sessions[twin] = session
+        sent = []
+        for script, way in work:
+            asked = [pg.query("begin"), *map(way, script), *map(pg.query, _AFTER)]
+            sent.append((asked, [way(each).count(b"S\0\0\0\4") or 1 for each in script]))
+        session.send(*(each for asked, _ in sent for each in asked))
+        answers = []
+        for _, times in sent:
+            session.until("Z")
+            received = session.until("Z", sum(times))
+            session.until("Z", len(_AFTER))
+            answers.append(_COST.sub(b"", _NAME.sub(b"twin_x", b"".join(map(_lengthless, received)))))
+        return answers
+
+
+def _lengthless(message: bytes) -> bytes:
+    """Without its length, in which a removed figure would still stand."""
+    return message[:1] + message[5:]
