@@ -176,6 +176,37 @@ SELECT DISTINCT n.nspname::text, c.relname::text, a.attname::text
    AND (i.indexprs IS NOT NULL OR a.attnum = ANY (i.indkey::int2[]))
  WHERE (i.indisunique OR i.indisexclusion) AND c.oid >= 16384
 """
+# Columns that one constraint, index or generated column is of: an error about one tells of others.
+_TOGETHER: Final = """
+SELECT conrelid::int8, conkey::int4[] FROM pg_catalog.pg_constraint
+ WHERE contype = 'c' AND conrelid <> 0
+UNION ALL
+SELECT i.indrelid::int8, ARRAY(
+         SELECT a.attnum::int4 FROM pg_catalog.pg_attribute a
+          WHERE a.attrelid = i.indrelid AND a.attnum > 0
+            AND ((i.indisunique OR i.indisexclusion) AND a.attnum = ANY (i.indkey::int2[])
+              -- Within what is computed, for which an index depends on more than its columns.
+              OR EXISTS (
+                 SELECT FROM pg_catalog.pg_depend d
+                  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = i.indexrelid
+                    AND d.refclassid = 'pg_catalog.pg_class'::regclass
+                    AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum)
+                 AND (a.attnum <> ALL (i.indkey::int2[]) OR pg_catalog.strpos(
+                   coalesce(pg_catalog.pg_get_expr(i.indexprs, i.indrelid), '')
+                   || coalesce(pg_catalog.pg_get_expr(i.indpred, i.indrelid), ''),
+                   pg_catalog.quote_ident(a.attname)) > 0)))
+  FROM pg_catalog.pg_index i
+ WHERE i.indexrelid >= 16384 AND (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL
+    OR i.indpred IS NOT NULL)
+UNION ALL
+SELECT k.adrelid::int8, array_agg(DISTINCT d.refobjsubid::int4)
+  FROM pg_catalog.pg_attrdef k
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = k.adrelid AND a.attnum = k.adnum
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass
+   AND d.objid = k.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+   AND d.refobjid = k.adrelid AND d.refobjsubid NOT IN (0, k.adnum)
+ WHERE a.attgenerated <> '' GROUP BY k.oid, 1
+"""
 # Types whose values somebody's function makes, by a cast or a constraint.
 _TYPES: Final = """
 SELECT t.typname::text, p.proname::text
@@ -204,6 +235,7 @@ _QUERIES: Final = {
     "operators": _OPERATORS,
     "derived": _DERIVED,
     "unique": _UNIQUE,
+    "together": _TOGETHER,
     "types": _TYPES,
     "comments": _COMMENTS,
 }
@@ -229,6 +261,7 @@ class Rows:
     operators: Table = field(default_factory=list)
     derived: Table = field(default_factory=list)
     unique: Table = field(default_factory=list)
+    together: Table = field(default_factory=list)
     types: Table = field(default_factory=list)
     comments: Table = field(default_factory=list)
     path: tuple[str, ...] = ("pg_catalog", "public")

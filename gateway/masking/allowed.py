@@ -8,6 +8,7 @@ settings those that change what a name means or what messages show.
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from typing import Final
 
@@ -22,6 +23,7 @@ SETTINGS: Final = _words("settings.txt")
 
 _MESSAGES: Final = frozenset({"notice", "warning", "error"})
 """Below these a server tells a client its plans."""
+_ENCODINGS: Final = frozenset({"utf8", "unicode", "sqlascii"})
 _CHATTY: Final = frozenset(
     {"auto_explain", "pgaudit", "pg_hint_plan", "pg_stat_statements", "plpgsql", "plperl",
      "pltcl", "plpython", "plv8"}
@@ -33,6 +35,9 @@ def setting(name: str, value: str) -> bool:
     name = name.lower()
     if name == "client_min_messages":
         return value.lower() in _MESSAGES
+    if name == "client_encoding":
+        # Into another, what cannot be converted is an error that tells of it.
+        return re.sub("[-_ ]", "", value.lower()) in _ENCODINGS
     prefix, dot, _ = name.partition(".")
     if dot:
         return prefix not in _CHATTY

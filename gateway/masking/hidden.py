@@ -125,7 +125,8 @@ class Hidden:
     those that a user-defined operator has. `uncallable` are all functions' names that may not be
     called, `types` those whose casts or constraints run such a function. `attributes` are the
     columns of every relation; `ruled` relations have rules, `unique` columns unique indexes
-    (a relation's hidden ones).
+    (a relation's hidden ones). The rows of `closed` relations depend on what is hidden. `together`
+    are a relation's columns that one constraint or index is of, and which of them are hidden.
     """
 
     database: str
@@ -141,6 +142,11 @@ class Hidden:
     attributes: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     ruled: frozenset[tuple[str, str]] = frozenset()
     unique: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+
+    closed: frozenset[tuple[str, str]] = frozenset()
+    together: Mapping[tuple[str, str], tuple[tuple[frozenset[str], frozenset[str]], ...]] = field(
+        default_factory=dict
+    )
 
     def by_origin(self) -> dict[tuple[int, int], Column]:
         """Hidden columns by (table OID, column number), as a RowDescription names them."""

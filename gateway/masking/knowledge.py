@@ -17,6 +17,7 @@ from pglast import parser
 
 from gateway.introspection import FIRST, Rows
 from gateway.masking import allowed
+from gateway.masking.choosing import chooses
 from gateway.masking.hidden import COMPUTED, Column, Hidden, Mask, Relation, computed
 from gateway.masking.tree import STAR, Reading, read, strings
 
@@ -49,6 +50,8 @@ class Knowledge:
     ruled: tuple[tuple[str, str], ...] = ()
     unique: tuple[tuple[str, str, str], ...] = ()
     types: tuple[tuple[str, str], ...] = ()
+    together: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    derived: tuple[tuple[int, int], ...] = ()
 
     def safe(self, declared: Iterable[str] = ()) -> frozenset[str]:
         """Functions that read nothing but their arguments; `declared` are the owner's own."""
@@ -107,6 +110,8 @@ def known(rows: Rows) -> Knowledge:
         ruled=tuple({names[oid] for oid, _ in rows.rules if oid in names}),
         unique=tuple(rows.unique),
         types=tuple(rows.types),
+        together=tuple((oid, tuple(numbers)) for oid, numbers in rows.together),
+        derived=tuple(rows.derived),
     )
 
 
@@ -323,6 +328,7 @@ def hidden_from(
         for oid, listed in columns.items()
         if any(column.mask for column in listed)
     }
+    closed = _closed(knowledge, protected, names)
     own = frozenset(allowed_functions)
     shadowing = {name for name, builtin, _ in knowledge.functions if not builtin} - own
     functions = {name for name, builtin, pure in knowledge.functions if builtin and pure} | own
@@ -346,5 +352,65 @@ def hidden_from(
             for oid, listed in columns.items()
         },
         ruled=frozenset(knowledge.ruled),
+        closed=closed,
+        together=_together(knowledge, columns, names),
         unique={key: frozenset(found) for key, found in unique.items()},
     )
+
+
+def _closed(
+    knowledge: Knowledge,
+    protected: Mapping[tuple[str, str], Relation],
+    names: Mapping[int, tuple[str, str]],
+) -> frozenset[tuple[str, str]]:
+    """Views whose rows, or their order, depend on what is hidden."""
+    sources: dict[int, set[int]] = {}
+    for view, source in knowledge.derived:
+        sources.setdefault(view, set()).add(source)
+    found: set[tuple[str, str]] = set()
+    definitions = dict(knowledge.views)
+
+    def hidden(schema: str, name: str) -> frozenset[str] | None:
+        relation = protected.get((schema, name))
+        return relation.hidden if relation is not None else None
+
+    pending = set(definitions)
+    while True:
+        touched = {
+            oid for oid in pending if any(names.get(s) in found for s in sources.get(oid, ()))
+        }
+        fresh = {names[oid] for oid in touched if oid in names}
+        if not found:
+            fresh |= {
+                names[oid]
+                for oid in pending
+                if oid in names
+                and any(names.get(source) in protected for source in sources.get(oid, ()))
+                and chooses(definitions[oid], hidden)
+            }
+        if not fresh - found:
+            return frozenset(found)
+        found |= fresh
+
+
+def _together(
+    knowledge: Knowledge,
+    columns: Mapping[int, list[Column]],
+    names: Mapping[int, tuple[str, str]],
+) -> dict[tuple[str, str], tuple[tuple[frozenset[str], frozenset[str]], ...]]:
+    """See Hidden.together. A view over such a relation has one of all its columns."""
+    found: dict[int, list[tuple[frozenset[str], frozenset[str]]]] = {}
+    for oid, numbers in knowledge.together:
+        of = [column for column in columns.get(oid, ()) if column.number in numbers]
+        secret = frozenset(column.name for column in of if column.mask is not None)
+        if secret and len(of) > 1:
+            found.setdefault(oid, []).append((frozenset(column.name for column in of), secret))
+    grown = True
+    while grown:
+        grown = False
+        for view, source in knowledge.derived:
+            if source in found and view in columns and view not in found:
+                every = frozenset(column.name for column in columns[view])
+                found[view] = [(every, frozenset({""}))]
+                grown = True
+    return {names[oid]: tuple(groups) for oid, groups in found.items()}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import orjson
@@ -20,7 +21,7 @@ from pglast import parser
 from gateway.masking import allowed, sqlmask
 from gateway.masking.hidden import Hidden, Relation
 from gateway.masking.probes import Probe, probes_of
-from gateway.masking.tree import STAR, Reading, Reference, constant, read, strings
+from gateway.masking.tree import STAR, Reading, Reference, constant, nodes, read, strings
 from gateway.policy import trees
 
 _SYSTEM: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
@@ -112,15 +113,21 @@ class _Refused(Exception):
         self.plan = Plan("refuse", reason, columns=tuple(sorted(columns)), sqlstate=sqlstate)
 
 
-def plan(text: str, hidden: Hidden, own: frozenset[str] = frozenset()) -> Plan:
-    """For one statement. `own` are the relations that this session has made itself."""
+def plan(
+    text: str, hidden: Hidden, own: frozenset[str] = frozenset(), *, converted: bool = False
+) -> Plan:
+    """For one statement. `own` are the relations that this session has made itself.
+
+    `converted`: the target converts what it sends into the client's encoding, and fails where a
+    letter is not in that; so nothing that is hidden may leave it.
+    """
     try:
         document = orjson.loads(trees.tree(text))
         statements = document["stmts"]
         if len(statements) != 1:
             raise _Refused("the statement is not understood")
         ((kind, node),) = statements[0]["stmt"].items()
-        return _Planner(text.encode(), hidden, own).plan(kind, node)
+        return _Planner(text.encode(), hidden, own, converted).plan(kind, node)
     except _Refused as refused:
         return refused.plan
     except (parser.ParseError, ValueError, KeyError, TypeError, RecursionError, UnicodeError):
@@ -134,8 +141,11 @@ class _Names:
         self._reading = reading
         self._columns: dict[str, set[str]] = {}
         for reference, relation in protected:
-            columns = self._columns.setdefault(reference.alias or reference.name, set())
-            columns.update(column.name for column in relation.columns)
+            # RETURNING knows a row as it was and as it is.
+            versions = ("old", "new") if reference.writes else ()
+            for name in (reference.alias or reference.name, *versions):
+                columns = self._columns.setdefault(name, set())
+                columns.update(column.name for column in relation.columns)
         called = {reference.alias or reference.name for reference in reading.references}
         # A subquery or CTE with something hidden in it mentions that itself.
         self._others = (called | reading.derived) - self._columns.keys() - reading.joins
@@ -147,7 +157,7 @@ class _Names:
     def whole(self, path: tuple[str, ...]) -> bool:
         """Whether it may be a whole row: `c`, `j.x` of a join, or `c.f`, which may be f(c)."""
         if len(path) == 1:
-            return path[0] in self._reading.aliases
+            return path[0] in self._reading.aliases or path[0] in self._columns
         columns = self._columns.get(path[-2])
         if columns is None:
             return path[-2] in self._reading.joins or not path[-2]
@@ -157,7 +167,8 @@ class _Names:
 class _Planner:
     """One statement's planning. `own` are relations that the session has made."""
 
-    def __init__(self, raw: bytes, hidden: Hidden, own: frozenset[str]) -> None:
+    def __init__(self, raw: bytes, hidden: Hidden, own: frozenset[str], converted: bool) -> None:
+        self._converted = converted
         self._raw = raw
         self._text = raw.decode()
         self._hidden = hidden
@@ -223,6 +234,7 @@ class _Planner:
         reading = read(kind, node)
         self._check_calls(reading)
         protected = self._protected(reading)
+        self._check_constraints(kind, node)
         if not protected:
             return PASS
         self._check_probing(kind, node, reading)
@@ -248,7 +260,7 @@ class _Planner:
         if rows_pass and not inner and bare and self._pumpable(protected, outputs):
             return Plan("pump", "", columns=columns, probes=probes)
         # What compares in clear would now compare with what is masked: that is what a rewrite is.
-        edits = tuple(sorted((self._edit(*pair) for pair in protected), key=lambda e: e.start))
+        edits = tuple(sorted(self._edits(node, protected), key=lambda edit: edit.start))
         return Plan("rewrite", "", edits, columns)
 
     def _check_calls(self, reading: Reading) -> None:
@@ -337,6 +349,29 @@ class _Planner:
                 if result["name"] in unique and not constant(result.get("val")):
                     raise _Refused("a value that is computed would tell which hidden ones exist")
 
+    def _check_constraints(self, kind: str, node: dict[str, Any]) -> None:
+        """What is set must not be measured against what is hidden in the same row, nor what is
+        hidden against other rows. Raises _Refused.
+        """
+        if not self._hidden.together or (kind == "SelectStmt" and "withClause" not in node):
+            return
+        for _, change in ((kind, node), *_changes(node)):
+            named = change.get("relation", {})
+            if "relname" not in named:
+                continue
+            reference = _reference(named)
+            schemas = (reference.schema,) if reference.schema else self._hidden.path
+            groups = [self._hidden.together.get((each, reference.name), ()) for each in schemas]
+            targets = _set(change)
+            given = {name for name, value in targets if constant(value)}
+            names = {name for name, _ in targets}
+            for together, secret in (group for found in groups for group in found):
+                if names & together and not secret <= given:
+                    raise _Refused(
+                        "a constraint would compare it with what you may not see",
+                        [f"{reference.name}.{name}" for name in secret if name],
+                    )
+
     @staticmethod
     def _probes_conflict(clause: dict[str, Any]) -> bool:
         infer = clause.get("infer") or {}
@@ -380,6 +415,8 @@ class _Planner:
         found = [
             hidden.protected[place, name] for place in places if (place, name) in hidden.protected
         ]
+        if any((place, name) in hidden.closed for place in places):
+            raise _Refused(f"which rows {name} has depends on what you may not see")
         if found and (places[0], name) not in hidden.protected:
             # An open transaction may have dropped the first.
             raise _Refused(f"{name} is in several schemas: say which")
@@ -435,9 +472,10 @@ class _Planner:
             found.add(path[-1])
         return frozenset(found & hidden)
 
-    @staticmethod
-    def _pumpable(protected: list[tuple[Reference, Relation]], outputs: frozenset[str]) -> bool:
-        return all(
+    def _pumpable(
+        self, protected: list[tuple[Reference, Relation]], outputs: frozenset[str]
+    ) -> bool:
+        return not self._converted and all(
             column.pumped
             for _, relation in protected
             for column in relation.columns
@@ -447,14 +485,19 @@ class _Planner:
     @staticmethod
     def _bare(node: dict[str, Any], reading: Reading, hidden: frozenset[str]) -> bool:
         """Whether the outermost SELECT does nothing with its outputs but return them."""
-        if node.get("op", "SETOP_NONE") != "SETOP_NONE" or any(
-            node.get(part)
-            for part in ("distinctClause", "groupClause", "havingClause", "windowClause")
-        ):
+        if node.get("op", "SETOP_NONE") != "SETOP_NONE" or node.get("distinctClause"):
             return False
         shown = {name for _, path, name in reading.outputs if path[-1] in hidden and name}
         places = {place for place, path, _ in reading.outputs if path[-1] in hidden}
         starred = any(path[-1] == STAR for _, path, _ in reading.outputs)
+        # GROUP BY the primary key, as ORMs do: what is hidden follows from it.
+        for kind, grouped in nodes(node.get("groupClause", [])):
+            if kind == "A_Const":
+                place = grouped.get("ival", {}).get("ival", 0) - 1
+                if starred or place in places or place < 0:
+                    return False
+            elif kind == "ColumnRef" and strings(grouped["fields"])[-1] in shown:
+                return False
         for each in node.get("sortClause", []):
             sorted_by = each["SortBy"]["node"]
             if "A_Const" in sorted_by:
@@ -479,6 +522,22 @@ class _Planner:
 
     # --- rewriting ---
 
+    def _edits(
+        self, node: dict[str, Any], protected: list[tuple[Reference, Relation]]
+    ) -> Iterable[Edit]:
+        for pair in protected:
+            yield self._edit(*pair)
+        # A subselect has a name, and is in no schema.
+        bare = {(r.schema, r.name) for reference, r in protected if not reference.alias}
+        for kind, value in nodes(node):
+            if kind == "ColumnRef":
+                path = strings(value["fields"])
+                if len(path) > 2 and path[-3:-1] in bare:
+                    at = value.get("location", 0)
+                    yield Edit(
+                        at, self._end(at, len(path) - 1, more=True), sqlmask.identifier(path[-2])
+                    )
+
     def _edit(self, reference: Reference, relation: Relation) -> Edit:
         if reference.writes:
             raise _Refused("it would use hidden columns in a change", [relation.full_name])
@@ -502,28 +561,38 @@ class _Planner:
             return name
         return f"{sqlmask.expression(column, self._hidden.token_keys)} AS {name}"
 
+    @cached_property
+    def _scanned(self) -> list[Any]:
+        return list(parser.scan(self._text))
+
     def _span(self, reference: Reference) -> tuple[int, int]:
         """Where the (qualified) name stands. Raises _Refused."""
-        start = len(self._raw[: reference.at].decode())
         parts = sum(bool(part) for part in (reference.catalog, reference.schema, reference.name))
+        return reference.at, self._end(reference.at, parts)
+
+    def _end(self, at: int, parts: int, *, more: bool = False) -> int:
+        """Behind a name of so many parts, or of `more`. Raises _Refused."""
+        start = len(self._raw[:at].decode())
         wanted = 2 * parts - 1
-        tokens = [token for token in parser.scan(self._text) if token.start >= start]
+        tokens = [token for token in self._scanned if token.start >= start]
         named = [token for token in tokens if not token.name.endswith("_COMMENT")]
         if (
             len(named) < wanted
             or named[0].start != start
             or any(token.name != _DOT for token in named[1:wanted:2])
             # `customers *` is how inheritance was asked for once.
-            or any(token.name in (_DOT, _ASTERISK) for token in named[wanted : wanted + 1])
+            or any(
+                token.name == _ASTERISK or (token.name == _DOT and not more)
+                for token in named[wanted : wanted + 1]
+            )
         ):
             raise _Refused("the statement is not understood")
-        end = len(self._text[: named[wanted - 1].end + 1].encode())
-        return reference.at, end
+        return len(self._text[: named[wanted - 1].end + 1].encode())
 
     def _list_end(self, at: int) -> int:
-        """Behind the list of columns that begins at `at`: a comment in it may hold a parenthesis."""
+        """Behind the list of columns at `at`: a comment in it may hold a parenthesis."""
         start = len(self._raw[:at].decode())
-        for token in parser.scan(self._text):
+        for token in self._scanned:
             if token.start >= start and token.name == _CLOSE:
                 return len(self._text[: token.end + 1].encode())
         raise _Refused("the statement is not understood")
@@ -592,6 +661,8 @@ class _Planner:
         name = str(node.get("name", ""))
         if node.get("kind") == "VAR_SET_MULTI":
             return
+        if name == "client_encoding" and node.get("kind") == "VAR_SET_DEFAULT":
+            return
         values = [
             str(each.get("A_Const", {}).get("sval", {}).get("sval", ""))
             for each in node.get("args", [])
@@ -632,21 +703,9 @@ def _reference(node: dict[str, Any]) -> Reference:
     )  # fmt: skip
 
 
-def _nodes(node: Any) -> Iterable[tuple[str, Any]]:
-    stack = [node]
-    while stack:
-        each = stack.pop()
-        if isinstance(each, list):
-            stack += each
-        elif isinstance(each, dict):
-            for key, value in each.items():
-                yield key, value
-                stack.append(value)
-
-
 def _names(node: Any) -> Iterable[tuple[str, str]]:
     """Every (name, schema) that a definition speaks of, in whatever way."""
-    for key, value in (("", node), *_nodes(node)):
+    for key, value in (("", node), *nodes(node)):
         if isinstance(value, dict) and "relname" in value:
             yield value["relname"], value.get("schemaname", "")
         if key == "List":
@@ -677,7 +736,7 @@ def _without_safe_keys(node: Any, hidden: Hidden) -> Any:
 def _called(node: Any) -> Reading:
     """What a definition calls, wherever: functions, operators, types."""
     reading = Reading()
-    for key, value in _nodes(node):
+    for key, value in nodes(node):
         match key:
             case "FuncCall":
                 reading.functions.append(strings(value["funcname"]))
@@ -694,6 +753,20 @@ def _called(node: Any) -> Reading:
 
 
 def _changes(node: Any) -> Iterable[tuple[str, Any]]:
-    for key, value in _nodes(node):
+    for key, value in nodes(node):
         if key in ("InsertStmt", "UpdateStmt", "MergeStmt"):
             yield key, value
+
+
+def _set(change: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What a change sets in rows that are there: names and values."""
+    clauses = [each["MergeWhenClause"] for each in change.get("mergeWhenClauses", [])]
+    lists = [each.get("targetList", []) for each in clauses if each["commandType"] == "CMD_UPDATE"]
+    lists.append((change.get("onConflictClause") or {}).get("targetList", []))
+    if "selectStmt" not in change:
+        lists.append(change.get("targetList", []))
+    return [
+        (target["ResTarget"]["name"], target["ResTarget"].get("val"))
+        for targets in lists
+        for target in targets
+    ]

@@ -8,6 +8,7 @@ not understood is refused.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -90,6 +91,19 @@ def strings(nodes: list[Any]) -> tuple[str, ...]:
         for node in nodes
         if "String" in node or "A_Star" in node
     )
+
+
+def nodes(node: Any) -> Iterator[tuple[str, Any]]:
+    """Everything within, with its name."""
+    stack = [node]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, list):
+            stack += each
+        elif isinstance(each, dict):
+            for key, value in each.items():
+                yield key, value
+                stack.append(value)
 
 
 def _column(node: Any) -> tuple[str, ...] | None:
@@ -234,6 +248,10 @@ class _Reader:
                 reading.parameters[value.get("number", 0)] += 1
             case "LockingClause":
                 pass
+            case "ResTarget" if value.get("indirection") and value.get("name"):
+                # A part of a value is put into what is there.
+                reading.columns.append((value["name"],))
+                self.stack.append((value, env))
             case _ if kind in _QUERIES:
                 if kind in _WRITES:
                     reading.nested_writes = True
@@ -289,7 +307,8 @@ class _Reader:
         self._reading.conflicts.append(clause)
         for target in clause.get("targetList", []):
             column = _column(target["ResTarget"].get("val"))
-            if column is None or len(column) != 2 or column[0] != "excluded":
+            part = target["ResTarget"].get("indirection")
+            if part or column is None or len(column) != 2 or column[0] != "excluded":
                 kept.append(target)
         self.stack.append(({**clause, "targetList": kept}, env))
 

@@ -45,7 +45,7 @@ class Veil:
         self._hidden = hidden
         self._keys = dict(hidden.token_keys) if hidden else {}
         self._origins: dict[tuple[int, int], Column] = hidden.by_origin() if hidden else {}
-        self._plans: OrderedDict[tuple[str, frozenset[str]], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, frozenset[str], bool], Plan] = OrderedDict()
         self._passing: set[tuple[str, frozenset[str]]] = set()
         self._bytes = 0
 
@@ -60,17 +60,19 @@ class Veil:
             if (mask := column.mask) is not None
         }
 
-    def plan(self, text: str, own: frozenset[str] = frozenset()) -> Plan:
+    def plan(
+        self, text: str, own: frozenset[str] = frozenset(), *, converted: bool = False
+    ) -> Plan:
         """See gateway.masking.plan."""
         if self._hidden is None:
             return NOT_KNOWN
-        key = (text, own)
+        key = (text, own, converted)
         known = self._plans.get(key)
         if known is None:
             shaped = shape(text)
             if shaped is not None and (shaped, own) in self._passing:
                 return PASS
-            known = plan(text, self._hidden, own)
+            known = plan(text, self._hidden, own, converted=converted)
             if shaped is not None and known == PASS and len(self._passing) < _MOST_SHAPES:
                 # A number may be the place of an output; here none is hidden.
                 self._passing.add((shaped, own))
@@ -78,7 +80,7 @@ class Veil:
                 self._plans[key] = known
                 self._bytes += _cost(text, known)
                 while self._bytes > _REMEMBERED_BYTES:
-                    (old, _), oldest = self._plans.popitem(last=False)
+                    (old, *_), oldest = self._plans.popitem(last=False)
                     self._bytes -= _cost(old, oldest)
         return known
 
@@ -98,7 +100,8 @@ class Veil:
         if options is None:
             return "the option string is not understood"
         for name, value in (*given, *options):
-            if not allowed.setting(name, value):
+            # What an encoding cannot say is not fetched from the beginning.
+            if name.lower() != "client_encoding" and not allowed.setting(name, value):
                 return f"setting {name} may change what is masked"
         return ""
 

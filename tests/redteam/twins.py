@@ -1,7 +1,8 @@
 """Databases that differ in classified values alone: lengths, order, equality and letters of them.
 
 What is not classified is the same in all, and so is which values are NULL. `TWINS[0]` and
-`TWINS[1]` hold the same, so that what differs between these two is chance.
+`TWINS[1]` hold the same, so that what differs between these two is chance. MASKED holds what is
+shown in the place of what is classified.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from typing import Final
 
 TWINS: Final = ("twin_a", "twin_b", "twin_c")
+MASKED: Final = "twin_m"
 
 CLASSIFIED: Final = {
     f"public.{name}": {"class": "pii", "mask": mask}
     for name, mask in {
         "people.ssn": "full",
         "people.email": "full",
-        "people.phones": "full",
+        "people.phones": "null",
         "people.born": "null",
         "people.salary": "null",
         "people.profile": "full",
@@ -136,6 +138,14 @@ _SECOND: Final = {
     "label": "chr(955) || (20 - g)",
     "note": "repeat('z', 20 - g)",
 }
+_MASKED: Final = dict.fromkeys(_FIRST, "null") | dict.fromkeys(
+    ("ssn", "email", "code", "label", "note"), "'***'"
+)
+_LOOSE: Final = """
+alter table people drop constraint people_ssn_key cascade;
+alter table people drop constraint taken;
+alter domain mail drop constraint mail_check;
+"""
 _AFTER: Final = """
 refresh materialized view m_people;
 refresh materialized view m_rich;
@@ -144,5 +154,6 @@ refresh materialized view m_rich;
 
 def data(twin: str) -> str:
     """What fills a database that has the schema."""
-    rows = _ROWS.format(**(_SECOND if twin == TWINS[2] else _FIRST))
-    return rows + _COMMON + _AFTER + "analyze;"
+    values = {MASKED: _MASKED, TWINS[2]: _SECOND}.get(twin, _FIRST)
+    before = _LOOSE if twin == MASKED else ""
+    return before + _ROWS.format(**values) + _COMMON + _AFTER + "analyze;"

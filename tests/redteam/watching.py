@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from tests.e2e.stack import Stack
@@ -15,12 +16,13 @@ from tests.redteam.twins import TWINS
 
 Script = tuple[str, ...]
 Way = Callable[[str], bytes]
-_NAME: Final = re.compile(rb"twin_[abc]")
+_NAME: Final = re.compile(rb"twin_[abcm]")
 # What EXPLAIN estimates: it knows how long values are on average.
 _COST: Final = re.compile(
     rb"\(cost=[^)]*\)|Buffers: [^\0]*|Memory: [^\0]*|Memory Usage: [^\0]*"
     rb'|"(?:Startup Cost|Total Cost|Plan Rows|Plan Width)": [0-9.]+'
 )
+_SYNC: Final = pg.message("S")
 _AFTER: Final = ("rollback", "deallocate all", "close all", "unlisten *", "reset all")
 
 
@@ -78,10 +80,10 @@ class Difference:
 class Watcher:
     """One person's session at each twin."""
 
-    def __init__(self, stack: Stack, user: str) -> None:
-        self._stack, self._user = stack, user
+    def __init__(self, stack: Stack, user: str, **parameters: str) -> None:
+        self._stack, self._user, self._parameters = stack, user, parameters
         self._sessions: dict[str, WireClient] = {}
-        self.ended = 0
+        self.ended: set[Script] = set()
 
     def close(self) -> None:
         for session in self._sessions.values():
@@ -96,41 +98,54 @@ class Watcher:
         with ThreadPoolExecutor(len(TWINS)) as threads:
             for start in range(0, len(work), batch):
                 some = work[start : start + batch]
-                first, same, other = threads.map(lambda twin: self._answers(twin, some), TWINS)
-                for (script, way), one, two, three in zip(some, first, same, other, strict=True):
+                answers = threads.map(partial(self.answers, work=some), TWINS)
+                for (script, way), one, two, three in zip(some, *answers, strict=True):
                     if one != three and one == two:
                         found.append(Difference(script, way.__name__, one, three))
         return found
 
-    def _answers(self, twin: str, work: Sequence[tuple[Script, Way]]) -> list[bytes]:
-        try:
-            return self._pipelined(twin, work)
-        except (EOFError, ConnectionError):
-            self.ended += 1
-            self._sessions.pop(twin).close()
-        if len(work) == 1:
-            return [b"(the session ended)"]
-        return [self._answers(twin, [each])[0] for each in work]
-
-    def _pipelined(self, twin: str, work: Sequence[tuple[Script, Way]]) -> list[bytes]:
+    def answers(self, twin: str, work: Sequence[tuple[Script, Way]]) -> list[bytes]:
+        """All that is said to each script, in a transaction that is rolled back."""
         session = self._sessions.get(twin)
         if session is None:
-            session = WireClient.signed_in(self._stack, self._user, database=twin)
+            session = WireClient.signed_in(
+                self._stack, self._user, database=twin, **self._parameters
+            )
             self._sessions[twin] = session
-        sent = []
-        for script, way in work:
-            asked = [pg.query("begin"), *map(way, script), *map(pg.query, _AFTER)]
-            sent.append((asked, [way(each).count(b"S\0\0\0\4") or 1 for each in script]))
-        session.send(*(each for asked, _ in sent for each in asked))
-        answers = []
-        for _, times in sent:
+        received: list[list[bytes]] = []
+        try:
+            self._ask(session, work, received)
+        except (EOFError, ConnectionError):
+            self._sessions.pop(twin).close()
+            if len(work) > 1:
+                # Which of them ended it shows one at a time.
+                return [self.answers(twin, [each])[0] for each in work]
+            self.ended.add(work[0][0])
+        return [_comparable(messages) for messages in received]
+
+    @staticmethod
+    def _ask(
+        session: WireClient, work: Sequence[tuple[Script, Way]], received: list[list[bytes]]
+    ) -> None:
+        asked = [[*map(way, script)] for script, way in work]
+        for messages in asked:
+            session.send(pg.query("begin"), *messages, *map(pg.query, _AFTER))
+        for messages in asked:
             session.until("Z")
-            received = session.until("Z", sum(times))
+            received.append([])
+            times = sum(message.count(_SYNC) or 1 for message in messages)
+            while times:
+                received[-1].append(session.message())
+                times -= received[-1][-1][:1] == b"Z"
             session.until("Z", len(_AFTER))
-            answers.append(_COST.sub(b"", _NAME.sub(b"twin_x", b"".join(map(_lengthless, received)))))
-        return answers
 
 
-def _lengthless(message: bytes) -> bytes:
-    """Without its length, in which a removed figure would still stand."""
-    return message[:1] + message[5:]
+def failed(answer: bytes) -> bool:
+    """Whether it holds an error."""
+    return b"VERROR\0" in answer or b"VFATAL\0" in answer
+
+
+def _comparable(messages: Iterable[bytes]) -> bytes:
+    """Without their lengths, in which what is left out would still stand."""
+    whole = b"".join(message[:1] + message[5:] for message in messages)
+    return _COST.sub(b"", _NAME.sub(b"twin_x", whole))

@@ -247,7 +247,7 @@ class Asking:
             return None
         if statement.kind == sql.FUNCTION_CALL or statement.replication:
             return _UNMASKED
-        plan = veil.plan(statement.text, self._made)
+        plan = veil.plan(statement.text, self._made, converted=self._language.converted)
         if plan.creates and len(self._made) < _MOST_MADE:
             self._made |= {plan.creates}
         return plan

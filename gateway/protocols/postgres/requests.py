@@ -31,10 +31,17 @@ _CODECS: Final = {
 }
 
 
+_UNCONVERTED: Final = ("UTF8", "SQL_ASCII")
+"""Encodings of clients into which every text of a target can be brought."""
+
+
 class Language:
     """How the target reads texts at this moment, from its ParameterStatus messages."""
 
-    __slots__ = ("_analyse", "_codec", "_replication", "_settings_changed", "_standard_strings")
+    __slots__ = (
+        "_analyse", "_codec", "_replication", "_settings_changed", "_standard_strings",
+        "converted",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -49,6 +56,9 @@ class Language:
         for name, value in statuses.items():
             self.status(name, value)
         self._settings_changed = False
+        # As the session began: RESET comes back to it.
+        encoding = statuses.get("client_encoding", _UNCONVERTED[0])
+        self.converted = encoding not in (*_UNCONVERTED, statuses.get("server_encoding"))
 
     def status(self, name: str, value: str) -> None:
         """A ParameterStatus."""

@@ -229,3 +229,33 @@ def test_what_is_made_of_what_may_be_copied_may_be_copied() -> None:
     assert (found[200]["a"].copies, found[201]["b"].copies) == ("allow", "allow")
     found = lineage(knowledge, {SSN: free, MAIL: Mask("pii", "full")})
     assert found[201]["b"].copies == "refuse"
+
+
+def test_views_that_choose_rows_by_what_is_hidden_are_closed_with_all_over_them() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["id"], (201, "w"): ["id"], (202, "x"): ["id"]},
+        views=(
+            (200, "SELECT id FROM public.people WHERE ssn > '5'"),
+            (201, "SELECT count(*) AS id FROM public.v"),
+            (202, "SELECT id FROM public.people WHERE city = 'Rome'"),
+        ),
+        derived=((200, 100), (201, 200), (202, 100)),
+    )
+    masks = lineage(knowledge, CLASSIFIED)
+    hidden = hidden_from(knowledge, masks, lambda mask: False)
+    assert hidden.closed == {("public", "v"), ("public", "w")}
+    assert not hidden_from(knowledge, masks, lambda mask: True).closed
+
+
+def test_constraints_over_what_is_hidden_and_what_is_not_are_known() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["id", "town"]},
+        views=((200, "SELECT id, city AS town FROM public.people"),),
+        derived=((200, 100),),
+        together=((100, (2, 4)), (100, (1, 4)), (100, (2,))),
+    )
+    hidden = hidden_from(knowledge, lineage(knowledge, CLASSIFIED), lambda mask: False)
+    assert hidden.together == {
+        ("public", "people"): ((frozenset({"ssn", "city"}), frozenset({"ssn"})),),
+        ("public", "v"): ((frozenset({"id", "town"}), frozenset({""})),),
+    }

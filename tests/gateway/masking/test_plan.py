@@ -304,3 +304,124 @@ def test_a_name_in_several_schemas_is_to_be_qualified() -> None:
     two = replace(WIDER, path=("first", "public"))
     assert plan("select id from customers", two).action == "refuse"
     assert plan("select id from first.customers", two).action == "pass"
+
+
+def test_a_comment_does_not_end_a_list_of_columns() -> None:
+    text = "copy customers (id, ssn /*) to stdout; delete from orders; -- */) to stdout"
+    ran = plan(text, HIDDEN).apply(text)
+    assert "delete" not in ran
+    assert ran.endswith(" AS t) to stdout")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "update customers set name = 'x' returning old",
+        "update customers set name = 'x' returning to_jsonb(new)",
+        "delete from customers returning old.ssn || ''",
+        "delete from customers returning old.to_jsonb",
+        "with d as (delete from customers returning old.ssn as s) select s from d",
+        "with x as (select 1 from orders old) delete from customers returning old.ssn || ''",
+        "update customers set ssn[1] = 'x'",
+        "update customers set ssn['a']['b'] = '1'",
+        "insert into customers (id) values (1) on conflict (id) do update set ssn[1] = excluded.id",
+    ],
+)
+def test_rows_as_they_were_and_parts_of_values_are_hidden(text: str) -> None:
+    assert plan(text, HIDDEN).action == "refuse"
+
+
+MIXED = replace(
+    HIDDEN,
+    together={
+        ("public", "customers"): ((frozenset({"name", "born"}), frozenset({"born"})),),
+        ("public", "names"): ((frozenset({"id", "name"}), frozenset({""})),),
+    },
+    closed=frozenset({("public", "elders")}),
+    known=HIDDEN.known | {("public", "names"), ("public", "elders")},
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "update customers set name = 'x'",
+        "update customers set name = 'x', born = now()",
+        "update customers as c set (name, city) = ('x', 'y')",
+        "insert into customers (id) values (1) on conflict (id) do update set name = 'x'",
+        "with u as (update customers set name = 'x') select 1",
+        "merge into customers c using orders o on true when matched then update set name = ''",
+        "update names set name = 'x'",
+        "select id from elders",
+        "delete from elders",
+        "select 1 from orders where exists (select from elders)",
+        "copy elders to stdout",
+        "create view seen as select id from elders",
+        "explain select id from elders",
+    ],
+)
+def test_what_would_be_measured_against_what_is_hidden_is_refused(text: str) -> None:
+    assert plan(text, MIXED).action == "refuse"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "update customers set name = 'x', born = '1990-01-01'",
+        "update customers set city = 'x'",
+        "insert into customers (id, name) values (1, 'x')",
+        "select id, name from names",
+        "delete from customers where name = 'x'",
+    ],
+)
+def test_what_would_not_passes(text: str) -> None:
+    assert plan(text, MIXED).action == "pass"
+
+
+def test_nothing_hidden_leaves_a_target_that_converts_it() -> None:
+    text = "select ssn from customers"
+    assert plan(text, HIDDEN).action == "pump"
+    assert plan(text, HIDDEN, converted=True).action == "rewrite"
+    text = "delete from customers returning ssn"
+    assert plan(text, HIDDEN, converted=True).action == "refuse"
+    assert plan("set client_encoding to latin1", HIDDEN).action == "refuse"
+    assert plan("set names 'latin1'", HIDDEN).action == "refuse"
+    assert plan("set client_encoding to 'UTF-8'", HIDDEN).action == "pass"
+    assert plan("set client_encoding to default", HIDDEN).action == "pass"
+
+
+@pytest.mark.parametrize(
+    ("text", "ran"),
+    [
+        (
+            'select "public"."customers"."id", upper(public . /* x */ customers.ssn)'
+            " from public.customers",
+            'select "customers"."id", upper("customers".ssn) from (SELECT',
+        ),
+        (
+            "select count(shop.public.customers.*) from customers",
+            'select count("customers".*) from',
+        ),
+    ],
+)
+def test_columns_by_their_tables_schema_stay_columns(text: str, ran: str) -> None:
+    found = plan(text, HIDDEN)
+    assert found.action == "rewrite"
+    assert found.apply(text).startswith(ran)
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ("select c.id, c.ssn, count(*) from customers c group by c.id", "pump"),
+        ("select c.ssn, count(id) over w from customers c window w as (order by id)", "pump"),
+        ("select c.id, c.ssn from customers c group by c.id having count(*) > 1", "pump"),
+        ("select c.id, c.ssn from customers c group by c.id, c.ssn", "rewrite"),
+        ("select c.id, c.ssn from customers c group by 1, 2", "rewrite"),
+        ("select c.id, c.ssn as s from customers c group by c.id, s", "rewrite"),
+        ("select c.id, c.ssn from customers c group by rollup (1, (2))", "rewrite"),
+        ("select c.* from customers c group by 1", "rewrite"),
+    ],
+)
+def test_what_a_group_has_is_masked_where_it_did_not_make_the_group(text: str, action: str) -> None:
+    assert plan(text, HIDDEN).action == action

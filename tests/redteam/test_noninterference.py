@@ -1,0 +1,154 @@
+"""Nothing that a person receives depends on what they may not see.
+
+The same statements go to databases that differ in classified values alone; every byte of the
+answers must be the same. GATEBOOK_GENERATED sets how many statements are made by chance (300),
+GATEBOOK_SEED what begins them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+import yaml
+
+from infra.devstack.plan import Options
+from tests.conftest import SMALL, PostgresServer, running
+from tests.e2e.stack import Stack, until
+from tests.redteam.conftest import POLICIES
+from tests.redteam.generated import Generator
+from tests.redteam.interference import scripts
+from tests.redteam.twins import CLASSIFIED, MASKED, SCHEMA, TWINS, data
+from tests.redteam.watching import WAYS, Script, Watcher, extended, failed, simple
+
+pytestmark = pytest.mark.integration
+
+_GENERATED: Final = int(os.environ.get("GATEBOOK_GENERATED", "300"))
+_SEED: Final = int(os.environ.get("GATEBOOK_SEED", "1"))
+_EVERYDAY: Final = Path(__file__).with_name("everyday.txt")
+_EVERY: Final = (*TWINS, MASKED)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Stack]:
+    """A gateway before the twins; alice may see nothing clear, bob everything."""
+    root, folder = tmp_path_factory.mktemp("twins"), tmp_path_factory.mktemp("twins-policies")
+    (folder / "policies").mkdir()
+    policies = POLICIES.replace('== Target::"shop"', "").replace('in Target::"shop"', "")
+    (folder / "policies" / "all.cedar").write_text(policies)
+    (folder / "password").write_text(postgres.password)
+    _make(postgres)
+    targets = [
+        {
+            "name": twin, "host": postgres.host, "port": postgres.port, "database": twin,
+            "user": postgres.user, "password": {"file": str(folder / "password")},
+            "sslmode": "disable", "classified": CLASSIFIED,
+        }
+        for twin in _EVERY
+    ]  # fmt: skip
+    config = folder / "over.yaml"
+    gateway = {"policies": str(folder / "policies")}
+    config.write_text(yaml.safe_dump({"gateway": gateway, "targets": targets}))
+    kinds = ("kafka", "postgres", "issuer", "gateway")
+    for _ in running(root, Options(gateways=1, only=kinds, size=SMALL, config=config)):
+        stack = Stack(root)
+        for twin in _EVERY:
+            with stack.connect("alice", dbname=twin) as session:
+                until(lambda session=session: _known(session))
+        yield stack
+
+
+def _make(postgres: PostgresServer) -> None:
+    def session(database: str, user: str = "") -> psycopg.Connection[tuple[object, ...]]:
+        more = {"user": user, "password": postgres.password} if user else {}
+        dsn = psycopg.conninfo.make_conninfo(postgres.dsn, dbname=database, **more)
+        return psycopg.connect(dsn, autocommit=True)
+
+    with session("postgres") as admin:
+        admin.execute(f"create database {TWINS[0]} owner {postgres.user}")
+        with session(TWINS[0], postgres.user) as owner:
+            owner.execute(SCHEMA)
+        # Everything has the same OID in all of them.
+        for twin in _EVERY[1:]:
+            admin.execute(f"create database {twin} template {TWINS[0]} owner {postgres.user}")
+    for twin in _EVERY:
+        with session(twin, postgres.user) as owner:
+            owner.execute(data(twin))
+
+
+def _known(session: psycopg.Connection[tuple[object, ...]]) -> bool:
+    try:
+        return session.execute("select id from plain limit 0") is not None
+    except psycopg.Error:
+        return False
+
+
+@pytest.fixture
+def alice(stack: Stack) -> Iterator[Watcher]:
+    watcher = Watcher(stack, "alice")
+    yield watcher
+    watcher.close()
+
+
+@pytest.fixture
+def bob(stack: Stack) -> Iterator[Watcher]:
+    watcher = Watcher(stack, "bob")
+    yield watcher
+    watcher.close()
+
+
+def test_no_place_of_the_language_tells_anything(alice: Watcher, bob: Watcher) -> None:
+    every = scripts()
+    assert alice.differences(every, WAYS) == []
+    # The attacks are real, and so is the comparison.
+    told = {found.script for found in bob.differences(every, (simple,))}
+    assert len(told) > len(every) // 2
+
+
+def test_statements_made_by_chance_tell_nothing(alice: Watcher, bob: Watcher) -> None:
+    generator = Generator(_SEED)
+    made = [generator.script() for _ in range(_GENERATED)]
+    assert alice.differences(made, WAYS[:2] if _GENERATED > 1000 else WAYS[:1]) == []
+    told = {found.script for found in bob.differences(made[:200], (simple,))}
+    assert len(told) > len(made[:200]) // 6
+
+
+def test_a_client_in_another_encoding_learns_nothing_of_letters(stack: Stack) -> None:
+    watcher = Watcher(stack, "alice", client_encoding="LATIN1")
+    read: list[Script] = [
+        ("select id, label, code, email from people order by id",),
+        ("set client_encoding to utf8", "select label from people order by id"),
+        ("declare c cursor for select label from people order by id", "fetch all from c"),
+        ("prepare x as select label from people order by id", "execute x"),
+        ("set client_encoding to utf8", "prepare x as select label from people",
+         "reset client_encoding", "execute x"),
+        ("copy people to stdout",),
+    ]  # fmt: skip
+    assert watcher.differences(read, WAYS) == []
+    (masked,) = watcher.answers(TWINS[2], [(read[0], simple)])
+    assert not failed(masked)
+    assert b"***" in masked
+    watcher.close()
+
+
+def test_everyday_statements_answer_as_if_values_were_their_masks(
+    alice: Watcher, bob: Watcher
+) -> None:
+    lines = _EVERYDAY.read_text().splitlines()
+    every = [tuple(part.strip() for part in line.split(";;")) for line in lines]
+    refused, wrong = [], []
+    for way in (simple, extended):
+        work = [(script, way) for script in every]
+        answers = alice.answers(TWINS[0], work)
+        for script, said, meant in zip(every, answers, bob.answers(MASKED, work), strict=True):
+            assert not failed(meant), (script, meant)
+            if failed(said):
+                refused.append(script)
+            elif said.partition(b"D\0")[1:] != meant.partition(b"D\0")[1:]:
+                wrong.append((script, said, meant))
+    assert wrong == []
+    assert len(refused) <= len(every) * 2 // 50, refused
