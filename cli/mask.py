@@ -13,6 +13,8 @@ from cli.problems import Problem
 from cli.running import StateDirOption
 
 if TYPE_CHECKING:
+    from gateway.masking.comments import Comments
+    from gateway.masking.hidden import Mask
     from gateway.masking.plan import Plan
     from gateway.masking.veil import Veil
 
@@ -59,7 +61,6 @@ def explain(
     from gateway.masking.copies import said
     from gateway.policy.decide import Policies, PolicyError
     from gateway.policy.sql import analyse
-    from gateway.veils import Veils
     from schemas.settings import SettingsError
 
     settings = policy.settings_of(config, state_dir)
@@ -69,15 +70,19 @@ def explain(
     issuer = settings.oidc.issuer if settings.oidc else "https://issuer"
     principal = Principal(issuer, who, who, tuple(group or ()), None, "person", float("inf"))
     try:
-        veils = Veils(chosen[0])
         rules = Policies(policy.files_of(policy.folder_of(policies, settings)))
+        catalog = asyncio.run(policy.read_target(chosen[0]))
     except (PolicyError, SettingsError) as error:
         raise Problem(str(error), 1) from None
-    seen = rules.see_clear(principal, target, application, veils.columns)
-    catalog = asyncio.run(policy.read_target(chosen[0]))
-    if veils.columns and catalog.now.knowledge is None:
+    veils, comments = catalog.veils, catalog.now.comments
+    if veils.hides and catalog.knowledge is None:
         raise Problem(f"{target} does not answer; what it holds decides what is hidden", 1)
-    veil = veils.of(catalog.now.knowledge, seen)
+    seen = rules.see_clear(principal, target, application, veils.columns(comments))
+    for name, (classification, makers) in sorted(comments.ignored.items()):
+        print(f"ignored     comment {classification} on {name}: {makers} could have made it")
+    for name, fault in sorted(comments.faults.items()):
+        print(f"faulty      comment on {name}, masked in full: {fault}")
+    veil = veils.of(catalog.knowledge, comments, seen)
     if veil is None:
         print(f"{who} sees everything at {target}: nothing is masked")
     own: frozenset[str] = frozenset()
@@ -85,19 +90,34 @@ def explain(
         if veil is not None:
             found = veil.plan(part.text, own)
             own |= {found.creates} - {""}
-            _print(part.text, found, veil)
-        copied = veils.copied(catalog.now.knowledge, part.kinds, part.relations, part.text)
+            _print(part.text, found, veil, comments)
+        copied = veils.copied(catalog.knowledge, comments, part.kinds, part.relations, part.text)
         if copied:
             print(f"statement   {part.text.strip()}\n            is refused: {said(copied)}\n")
 
 
-def _print(text: str, found: Plan, veil: Veil) -> None:
+def _print(text: str, found: Plan, veil: Veil, comments: Comments) -> None:
     print(f"statement   {text.strip()}")
     print(f"            {_WHAT[found.action]}" + (f": {found.reason}" if found.reason else ""))
     for name in found.columns:
-        print(f"hidden      {name}: {veil.masks.get(name, '')}")
+        print(f"hidden      {name}: {_how(name, veil.masks.get(name), comments)}")
     for name, reason, budget in sorted({(p.origin, p.reason, p.budget) for p in found.probes}):
         print(f"compared    {name}, in clear, {budget} distinct values an hour: {reason}")
     if found.edits:
         print(f"runs        {found.apply(text).strip()}")
     print()
+
+
+def _how(name: str, mask: Mask | None, comments: Comments) -> str:
+    """How it is masked, and where its class comes from."""
+    if mask is None:
+        return ""
+    parts = (
+        f"/{'/'.join(part.pointer)} {part.mask.classification}, {part.mask.name}"
+        for part in mask.parts
+    )
+    shown = "; ".join(parts) or f"{mask.classification}, {mask.name}"
+    if not mask.origin:
+        return shown
+    by = "comment" if mask.origin in comments.masks else "configuration"
+    return f"{shown}; by {by}" + (f" of {mask.origin}" if mask.origin != name else "")

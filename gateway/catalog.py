@@ -17,31 +17,49 @@ import functools
 import ssl
 import time
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from gateway import introspection
 from gateway.introspection import FIRST, Rows
+from gateway.journal import NotDurable
 from gateway.machine import CatalogView
-from gateway.masking import knowledge
+from gateway.masking import changes, knowledge
+from gateway.masking.comments import NONE, Comments
 from gateway.masking.knowledge import Knowledge
 from gateway.policy import catalog as model
 from gateway.policy.catalog import EMPTY
 from gateway.policy.resolve import Resolver
+from gateway.veils import Veils
 from schemas import codec
-from schemas.events import TargetClassification
+from schemas.events import ClassificationChange, TargetClassification
 from schemas.masking.applied import document
+from schemas.masking.masks import SEVERITY, of_audit_copy
 from schemas.settings import Target
 
 _FAILED = Counter("gatebook_catalog_failures_total", "Catalog reads that failed.", ["target"])
+
+_COMMENTS = Gauge(
+    "gatebook_classifying_comments",
+    "Comments `gatebook:…`: counted, faulty (they count, and mask in full) or ignored.",
+    ["target", "outcome"],
+)
 
 log = structlog.get_logger("catalog")
 
 _READ_S: Final = 30.0
 _SOON_S: Final = 1.0
+_RETRY_S: Final = 0.25
+_FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    NotDurable,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
 # A statement that is done may not be committed yet.
 _COMMITTING: Final = (0.005, 0.02, 0.1)
 
@@ -65,25 +83,50 @@ class Contents(NamedTuple):
     resolve: Resolver
     view: CatalogView
     knowledge: Knowledge | None
+    comments: Comments = NONE
+
+
+class Change(NamedTuple):
+    """A target's classification is another from now on. `digests` are the SHA-256 of what is
+    classified, before and now.
+    """
+
+    target: str
+    version: str
+    digests: tuple[bytes, bytes]
+    changes: list[ClassificationChange]
+
+
+class Report(Protocol):
+    """Where a catalog's changes go."""
+
+    async def publish(self, digest: bytes, value: bytes) -> None:
+        """A record of gatebook.classifications; done once it is durable. Raises NotDurable."""
+
+    def changed(self, change: Change) -> None:
+        """Recorded before anything is that it applies to."""
 
 
 def declared(target: Target) -> TargetClassification:
     """What the configuration says is classified at a target."""
-    return document(
-        target.name,
-        {
-            source: (column.classification, column.mask)
-            for source, column in target.classified.items()
-        },
-    )
+    return document(target.name, _columns(target))
 
 
-def contents(rows: Rows, classified: frozenset[str]) -> Contents:
-    """What was read; `classified` are `schema.table.column` names."""
+def _columns(target: Target) -> dict[str, tuple[str, str]]:
+    return {
+        source: (column.classification, column.mask) for source, column in target.classified.items()
+    }
+
+
+def contents(rows: Rows, veils: Veils) -> Contents:
+    """What was read of a target."""
+    known = knowledge.known(rows) if veils.hides else None
+    comments = veils.comments(known)
     return Contents(
         Resolver(model.build(rows)),
-        build(rows, classified),
-        knowledge.known(rows) if classified else None,
+        build(rows, frozenset(veils.columns(comments))),
+        known,
+        comments,
     )
 
 
@@ -124,6 +167,20 @@ def build(rows: Rows, classified: frozenset[str]) -> CatalogView:
         else:
             known[oid, number] = column
     reached = {names[oid] for oid in reach if oid in names}
+    places = {(oid, column.rpartition(".")[2]): number for oid, number, column in columns}
+    above: dict[int, set[int]] = {}
+    for child, parent in rows.inherits:
+        above.setdefault(child, set()).add(parent)
+    ahead = [(oid, column) for oid, _, column in columns if column in classified and oid in above]
+    while ahead:
+        # A parent shows its children's rows.
+        oid, column = ahead.pop()
+        for upper in above.get(oid, ()):
+            place = places.get((upper, column.rpartition(".")[2]))
+            if place is not None and known[upper, place] not in classified:
+                known[upper, place] = column
+                reached.add(names[upper])
+                ahead.append((upper, column))
     bare = {name.rpartition(".")[2] for name in reached | tables}
     return CatalogView(known, frozenset(names), frozenset(reached | tables | bare))
 
@@ -131,16 +188,24 @@ def build(rows: Rows, classified: frozenset[str]) -> CatalogView:
 class Catalog:
     """One target's view and resolver, kept fresh."""
 
-    def __init__(self, target: Target, refresh_s: float) -> None:
+    def __init__(self, target: Target, refresh_s: float, report: Report | None = None) -> None:
         self._target = target
         self._refresh_s = refresh_s
-        self._classified = frozenset(target.classified)
-        # The SHA-256 of what is classified, as events name it.
+        self._report = report
+        self.veils = Veils(target)
+        self._declared = _columns(target)
+        # What is classified as the audit copy is to know it: within this process it only grows,
+        # since what began before a change may still come to be recorded after it.
+        self._audited = dict(self._declared)
         self.classification = b""
-        if target.classified:
-            self.classification, _ = codec.encode_classification(declared(target))
-        everything = _Everything() if self._classified else frozenset[str]()
+        if self._declared:
+            self.classification, _ = self.document()
+        self._said: changes.Said = {}
+        self._reported = b""
+        everything = _Everything() if self.veils.hides else frozenset[str]()
         self.now = Contents(Resolver(EMPTY), CatalogView({}, frozenset(), everything), None)
+        self._stale = self._expected = False
+        self.settling: asyncio.Future[None] | None = None
         self._version = ""
         self._connection: Any = None
         # PostgreSQL's own objects: they change with its version alone, and so with a restart.
@@ -155,6 +220,18 @@ class Catalog:
         """Whether it has been read."""
         return self.now.resolve.snapshot.known
 
+    @property
+    def knowledge(self) -> Knowledge | None:
+        """What masking needs to know; None while it is known to be out of date."""
+        return None if self._stale else self.now.knowledge
+
+    def document(self) -> tuple[bytes, bytes]:
+        """(SHA-256, record) of what is classified as the audit copy is to know it."""
+        return self._document(self._audited)
+
+    def _document(self, audited: dict[str, tuple[str, str]]) -> tuple[bytes, bytes]:
+        return codec.encode_classification(document(self._target.name, audited))
+
     def start(self) -> None:
         """Begin to read; the target need not be there yet."""
         self._task = asyncio.create_task(self._run())
@@ -167,10 +244,17 @@ class Catalog:
         await self._disconnect()
         self._told()
 
-    def look(self) -> asyncio.Future[None]:
-        """Something may have changed. Done once that has been read, or could not be."""
+    def look(self, for_all: bool = True, committed: bool = True) -> asyncio.Future[None]:
+        """Something may have changed. Done once that has been read, or could not be.
+
+        Until then it is `settling`, unless only the session that asks is concerned. What is not
+        `committed` is expected to be in a moment.
+        """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
+        self._expected = self._expected or not committed
+        if for_all:
+            self.settling = future
         self._wanted.set()
         return future
 
@@ -180,19 +264,23 @@ class Catalog:
             self._wanted.set()
 
     async def _run(self) -> None:
-        pause = 0.5
+        retry_s = _RETRY_S
         while True:
             self._wanted.clear()
             waiting, self._waiting = self._waiting, []
+            expected, self._expected = self._expected, False
             try:
                 async with asyncio.timeout(_READ_S):
-                    await self._read(bool(waiting))
-                pause = self._refresh_s
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    await self._read(expected)
+                pause, retry_s = self._refresh_s, _RETRY_S
+                self._stale = False
+            except _FAILURES as error:
+                # Something was done that may have changed what is classified.
+                self._stale = self._stale or bool(waiting)
                 _FAILED.labels(self._target.name).inc()
                 log.warning("catalog_failed", target=self._target.name, error=type(error).__name__)
                 await self._disconnect()
-                pause = min(pause * 2, self._refresh_s)
+                pause = retry_s = min(retry_s * 2, self._refresh_s)
             finally:
                 self._looked = time.monotonic()
                 self._told(waiting)
@@ -202,6 +290,8 @@ class Catalog:
 
     def _told(self, waiting: list[asyncio.Future[None]] | None = None) -> None:
         for future in self._waiting if waiting is None else waiting:
+            if future is self.settling:
+                self.settling = None
             if not future.done():
                 future.set_result(None)
 
@@ -236,8 +326,49 @@ class Catalog:
             return
         rows = await introspection.read(connection, self._builtin)
         self._builtin = rows.builtin()
-        self.now = await asyncio.to_thread(contents, rows, self._classified)
-        self._version = rows.version
+        made = await asyncio.to_thread(contents, rows, self.veils)
+        await self._adopt(made, rows.version)
+
+    async def _adopt(self, made: Contents, version: str) -> None:
+        """Use it, once what it says is classified is in the book."""
+        told = changes.said(self._declared, made.comments)
+        audited = dict(self._audited)
+        for source, mask in made.comments.masks.items():
+            known = audited.get(source)
+            if known is None or _severity(mask.name) > _severity(known[1]):
+                audited[source] = mask.classification, mask.name
+        digest = self.classification
+        if audited != self._audited:
+            digest, value = self._document(audited)
+            if self._report is not None:
+                await self._report.publish(digest, value)
+        found = changes.between(self._said, told)
+        self.now, self._said, self._version = made, told, version
+        self._audited, self.classification = audited, digest
+        self._count(made.comments)
+        if found and self._report is not None:
+            # Nothing is awaited in between: it is recorded before anything that it applies to.
+            digests, self._reported = (self._reported, digest), digest
+            self._report.changed(Change(self._target.name, version, digests, found))
+        for each in found:
+            if each.reason:
+                log.warning(
+                    "classifying_comment",
+                    target=self._target.name,
+                    column=each.column,
+                    change=each.change,
+                    reason=each.reason,
+                )
+
+    def _count(self, comments: Comments) -> None:
+        counts = {"ignored": len(comments.ignored), "faulty": len(comments.faults)}
+        counts["counted"] = len(comments.masks) - counts["faulty"]
+        for outcome, number in counts.items():
+            _COMMENTS.labels(self._target.name, outcome).set(number)
+
+
+def _severity(mask: str) -> int:
+    return SEVERITY[of_audit_copy(mask)]
 
 
 async def connect(target: Target, **options: Any) -> Any:

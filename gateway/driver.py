@@ -82,7 +82,19 @@ _DRAIN_BYTES: Final = 64 * 1024 * 1024
 _DRAIN_S: Final = 5.0
 _QUIET_S: Final = 0.2
 _SLICE: Final = 32 * 1024
-_CHANGING: Final = frozenset({"alter", "create", "drop", "extension", "temporary"})
+_CHANGING: Final = frozenset({"alter", "classify", "create", "drop", "extension", "temporary"})
+_OWN: Final = frozenset({"temporary"})
+# They decide who could have made a comment that classifies.
+_APPOINTING: Final = frozenset({"grant", "role"})
+_NOT_KNOWN: Final = Decision(
+    Verdict.DENY, (), "what is classified at the target is not known yet", "Try again."
+)
+_CLASSIFYING: Final = Decision(
+    Verdict.DENY,
+    (),
+    "what is classified has changed in this transaction",
+    "End the transaction, then read.",
+)
 _CATALOG: Final = "catalog is read"
 _FAIRNESS: Final = "others first"
 _REQUESTS_HIGH: Final = 4 * 1024 * 1024
@@ -161,6 +173,11 @@ class Connection(asyncio.Protocol):
         # Statements under way that change the catalog, and whether some did that is not read yet.
         self._changing: set[bytes] = set()
         self._changed = False
+        self._changed_for_all = False
+        self._settles = False
+        # Whether some change what is classified, and which of them still run.
+        self._classifies = False
+        self._classifying: set[bytes] = set()
         self._closed = False
         self._opened = self._withdrawn = False
         # What was asked to connect, and of which policies.
@@ -207,7 +224,10 @@ class Connection(asyncio.Protocol):
         if self._closed:
             self._drained += len(data)
             return
-        if len(data) <= _SLICE and not self._unread:
+        settling = self._settling()
+        if settling is not None:
+            self._wait_for(settling)
+        elif len(data) <= _SLICE and not self._unread:
             self.feed(Received(Side.CLIENT, data))
             return
         # A packet may hold thousands of statements: others are served in between.
@@ -274,6 +294,15 @@ class Connection(asyncio.Protocol):
             if side is Side.CLIENT and self._unread:
                 self._schedule_reading()
 
+    def _settling(self) -> asyncio.Future[None] | None:
+        """Done once what another session has changed is known, where something may be hidden."""
+        catalog = self._node.catalogs.get(self._machine.target)
+        return catalog.settling if catalog is not None and catalog.veils.hides else None
+
+    def _wait_for(self, settled: asyncio.Future[None]) -> None:
+        self.pause(Side.CLIENT, _CATALOG)
+        settled.add_done_callback(lambda _: self.resume(Side.CLIENT, _CATALOG))
+
     # --- inputs and commands ---
 
     def feed(self, event: Input) -> None:
@@ -335,6 +364,8 @@ class Connection(asyncio.Protocol):
         session = self._machine.session
         if session is None or self._closed:
             return
+        if (self._changed or self._classifies) and session.at_rest:
+            self._settle()
         unrecorded, limit = session.unrecorded_bytes, self._unrecorded_high
         if unrecorded > limit:
             self.pause(Side.TARGET, "journal is slow")
@@ -369,6 +400,15 @@ class Connection(asyncio.Protocol):
     # --- the journal ---
 
     def _ask(self, command: Ask) -> None:
+        catalog = self._node.catalogs[self._machine.target]
+        connecting = any(request.action == "connect" for request in command.requests)
+        if connecting and catalog.veils.by_comments and not catalog.known:
+            # Comments may classify anything; nothing is recorded, nor shown, before that is known.
+            catalog.look(False).add_done_callback(lambda _: self._decide(command))
+        else:
+            self._decide(command)
+
+    def _decide(self, command: Ask) -> None:
         recorder, principal = self._recorder, self._principal
         assert recorder is not None and principal is not None  # noqa: S101 (narrowing)
         policies = self._node.policies
@@ -377,6 +417,7 @@ class Connection(asyncio.Protocol):
         decisions: list[Decision] = []
         encoded: list[tuple[bytes, bytes]] = []
         target = self._machine.target
+        veils, known = self._node.catalogs[target].veils, self._node.catalogs[target].known
         moment = Moment(self._address, time.time())
         for request in command.requests:
             if request.action == "connect" and not request.refusal:
@@ -385,6 +426,8 @@ class Connection(asyncio.Protocol):
                 )
                 recorder.connected_by = decision.policies
                 self._visit, self._visited_under = request, policies
+                if veils.by_comments and not known:
+                    decision = _NOT_KNOWN
             else:
                 decision = policies.execute(principal, target, self._application, request, moment)
                 if decision.verdict is Verdict.ALLOW:
@@ -394,8 +437,11 @@ class Connection(asyncio.Protocol):
                     decision = self._node.lookups.judge(
                         decision, person, request.tried, time.monotonic()
                     )
+                if self._classifies and decision.verdict is Verdict.ALLOW and _reads(request):
+                    # Nobody else sees that yet, and so nor do we.
+                    decision = _CLASSIFYING
                 if not request.refusal:
-                    self._note_change(request)
+                    self._note_change(request, decision.verdict is Verdict.ALLOW)
             (_ALLOWED if decision.verdict is Verdict.ALLOW else _DENIED).inc()
             decisions.append(decision)
             encoded += recorder.request(request, decision)
@@ -411,9 +457,13 @@ class Connection(asyncio.Protocol):
 
     def _keep_together(self, decision: Decision, request: Request) -> Decision:
         """`decision`, or a refusal of what would take values from what is known of them."""
-        node, target = self._node, self._machine.target
-        copied = node.veils[target].copied(
-            node.catalogs[target].now.knowledge, request.kinds, request.relations, request.statement
+        catalog = self._node.catalogs[self._machine.target]
+        copied = catalog.veils.copied(
+            catalog.knowledge,
+            catalog.now.comments,
+            request.kinds,
+            request.relations,
+            request.statement,
         )
         return Decision(Verdict.DENY, decision.policies, said(copied)) if copied else decision
 
@@ -422,31 +472,56 @@ class Connection(asyncio.Protocol):
         if catalog is not None:
             recorder.classified(catalog.classification)
 
-    def _note_change(self, request: Request) -> None:
+    def _note_change(self, request: Request, allowed: bool) -> None:
         """Remember what will have changed the target's catalog once it is done."""
-        facts = request.facts
-        if facts.ddl & _CHANGING or (self._changed and request.kind == "transaction"):
+        facts, veils = request.facts, self._node.catalogs[self._machine.target].veils
+        appoints = veils.by_comments and facts.ddl & _APPOINTING
+        again = self._changed and request.kind == "transaction"
+        if facts.ddl & _CHANGING or appoints or again:
             self._changing.add(request.statement_id)
+            if facts.ddl - _OWN:
+                self._changed_for_all = True
+        if facts.classifies and allowed and veils.by_comments and request.action == "execute":
+            self._classifies = True
+            self._classifying.add(request.statement_id)
         if facts.unknown or facts.opaque:
             # It may be a matter of what another gateway's session has just created, or make
             # something itself. Nobody waits for that: such a call may be one of thousands.
             self._node.catalogs[self._machine.target].look_soon()
 
     def _catalog_changed(self, command: Record) -> None:
-        """Let the client's next words wait for what its last ones made."""
-        session = self._machine.session
+        """Let everybody's next words wait for what the client's last ones made."""
+        session, fresh = self._machine.session, False
         for fact in command.facts:
             if isinstance(fact, Outcome) and fact.statement_id in self._changing:
                 self._changing.discard(fact.statement_id)
-                self._changed = self._changed or fact.outcome == "completed"
-        if self._changed and session is not None and not session.in_transaction:
-            self._changed = False
-            self._await_catalog()
+                self._classifying.discard(fact.statement_id)
+                fresh = fresh or fact.outcome == "completed"
+        self._changed = self._changed or fresh
+        if fresh and session is not None and not session.in_transaction and not session.at_rest:
+            # It is asked on, or not committed yet. Who asks from now on waits for what is.
+            self._look(committed=False)
 
-    def _await_catalog(self) -> None:
-        self.pause(Side.CLIENT, _CATALOG)
-        read = self._node.catalogs[self._machine.target].look()
-        read.add_done_callback(lambda _: self.resume(Side.CLIENT, _CATALOG))
+    def _look(self, *, committed: bool = True) -> asyncio.Future[None]:
+        catalog = self._node.catalogs[self._machine.target]
+        return catalog.look(self._changed_for_all, committed)
+
+    def _settle(self) -> None:
+        """The client's transaction is over: read on once what it changed is known."""
+        if self._settles or self._classifying:
+            return
+        self._settles, self._changed = True, False
+        read = self._look()
+        self._changed_for_all = False
+        read.add_done_callback(self._settled)
+        self._wait_for(read)
+
+    def _settled(self, _: asyncio.Future[None]) -> None:
+        session = self._machine.session
+        self._settles = False
+        if not self._classifying and session is not None and session.at_rest:
+            self._classifies = False
+        self._balance()
 
     def _record(self, command: Record) -> None:
         recorder = self._recorder
@@ -465,8 +540,9 @@ class Connection(asyncio.Protocol):
             self._node.sessions.know(self, *self._machine.cancel_key)
             if self._visited_under is not self._node.policies:
                 self.reconsider()
-            if not self._node.catalogs[self._machine.target].known:
-                self._await_catalog()
+            catalog = self._node.catalogs[self._machine.target]
+            if not catalog.known:
+                self._wait_for(catalog.look(False))
         if not ticket:
             self._node.journal.append(encoded, None)
             return
@@ -495,15 +571,17 @@ class Connection(asyncio.Protocol):
     def _see_through(self) -> Veil | None:
         """What hides classified columns from this person now; None when nothing does."""
         node, target, principal = self._node, self._machine.target, self._principal
-        veils = node.veils[target]
-        if not veils.columns or principal is None:
+        catalog = node.catalogs[target]
+        veils = catalog.veils
+        if not veils.hides or principal is None:
             return None
-        knowledge, policies = node.catalogs[target].now.knowledge, node.policies
+        knowledge, comments, policies = catalog.knowledge, catalog.now.comments, node.policies
         moment = Moment(self._address, time.time())
         now = (knowledge, policies, policies.passing(principal, moment.now_s))
         if self._veiled_by != now:
-            seen = policies.see_clear(principal, target, self._application, veils.columns, moment)
-            self._veil = veils.of(knowledge, seen)
+            columns = veils.columns(comments)
+            seen = policies.see_clear(principal, target, self._application, columns, moment)
+            self._veil = veils.of(knowledge, comments, seen)
             self._veiled_by = now
         return self._veil
 
@@ -729,6 +807,9 @@ class Connection(asyncio.Protocol):
         if self._closed:
             return
         self._closed = True
+        if self._changing or self._changed:
+            # It may have been done, and it may be committed.
+            self._look()
         self._login.over()
         self._node.sessions.remove(self)
         for timer in self._timers:
@@ -762,6 +843,11 @@ class Connection(asyncio.Protocol):
                 self._let_go(client)
 
         self._loop.call_later(_QUIET_S, look, self._drained)
+
+
+def _reads(request: Request) -> bool:
+    facts = request.facts
+    return bool(facts.tables_read or facts.columns_read or facts.unknown or facts.executes)
 
 
 async def open_target(

@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from gateway.catalog import Catalog, declared
+import msgspec
+
+from gateway.catalog import Catalog, Change
 from gateway.control import Control
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Encoded, Journal, publish_schemas
@@ -19,10 +21,18 @@ from gateway.policy.sql import Analyser
 from gateway.policy_files import Load, Watch
 from gateway.recorder import Clock
 from gateway.sessions import Sessions
-from gateway.veils import Veils
 from schemas import VERSION, codec, topics
-from schemas.events import NOBODY, NONE_ID, Client, Context, PolicyLoaded, StreamBegan
+from schemas.events import (
+    NOBODY,
+    NONE_ID,
+    ClassificationChanged,
+    Client,
+    Context,
+    PolicyLoaded,
+    StreamBegan,
+)
 from schemas.ids import Ids
+from schemas.masking.detect import scrub
 from schemas.sealing import KEY_BYTES, Recipients, Sealer, SealingError
 from schemas.settings import Settings, SettingsError, Target
 
@@ -47,9 +57,8 @@ class Node:
         self.policies: Policies | NoPolicies = NoPolicies()
         self.recipients = _recipients(settings)
         self.lookups = Lookups(os.urandom(KEY_BYTES))
-        self.veils = {name: Veils(target) for name, target in self.targets.items()}
         self.catalogs = {
-            name: Catalog(target, settings.gateway.catalog_refresh_s)
+            name: Catalog(target, settings.gateway.catalog_refresh_s, self)
             for name, target in self.targets.items()
         }
         self.journal = Journal(
@@ -125,15 +134,43 @@ class Node:
             connection.reconsider()
             await asyncio.sleep(0)  # a thousand of them must not hold up what they do
 
+    async def publish(self, digest: bytes, value: bytes) -> None:
+        """See gateway.catalog.Report."""
+        await self.journal.publish(topics.CLASSIFICATIONS, digest, value)
+
+    def changed(self, change: Change) -> None:
+        """See gateway.catalog.Report."""
+        before, now = change.digests
+        context = msgspec.structs.replace(
+            self._own_context(), target=change.target, classification=now
+        )
+        # Recorded in clear; a name may be any text.
+        changes = [
+            msgspec.structs.replace(
+                each, column=scrub(each.column)[0], reason=scrub(each.reason)[0]
+            )
+            for each in change.changes
+        ]
+        event = ClassificationChanged(
+            context,
+            self.new_id(),
+            self.clock.wall() // 1000,
+            self.clock.monotonic(),
+            change.version,
+            before,
+            changes,
+        )
+        payload = codec.encode(event, codec.encode_context(context))
+        self.journal.append([(codec.CURRENT[ClassificationChanged].sha256, payload)], None)
+
     async def _prepare(self, journal: Journal) -> None:
         await publish_schemas(journal)
         key_id, key = self._own_key
         wraps = codec.encode_wraps(self.recipients.wrap(key_id, key))
         await journal.publish_now(topics.KEYS, key_id, wraps)
-        for target in self.targets.values():
-            if target.classified:
-                record = codec.encode_classification(declared(target))
-                await journal.publish_now(topics.CLASSIFICATIONS, *record)
+        for catalog in self.catalogs.values():
+            if catalog.classification:
+                await journal.publish_now(topics.CLASSIFICATIONS, *catalog.document())
 
     def _stream_began(self, instance: bytes, follows: str) -> Encoded:
         context = self._own_context()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+from gateway.masking.comments import NONE, Comments, judge
 from gateway.masking.copies import UNKNOWN, WRITING, Copies
 from gateway.masking.hidden import Equality, Mask, Part
 from gateway.masking.knowledge import Knowledge, hidden_from, lineage
 from gateway.masking.veil import Veil
-from schemas.settings import Classified, SettingsError, Target
+from schemas.settings import Classified, SettingsError, Target, Treatment
 
 _KEY_BYTES: Final = 32
 _REMEMBERED: Final = 256
@@ -20,25 +22,60 @@ class Veils:
 
     def __init__(self, target: Target) -> None:
         self._functions = tuple(target.functions)
-        self._classified = {source: _mask(column) for source, column in target.classified.items()}
-        self.columns = tuple(self._classified)
+        self._classified = {
+            source: _mask(column.classification, column)
+            for source, column in target.classified.items()
+        }
+        self._classes = {name: _mask(name, column) for name, column in target.classes.items()}
+        self._classifiers = frozenset(target.classifiers)
         self._keys: dict[str, bytes] = {}
-        masks = [each for mask in self._classified.values() for each in (mask, *_parts(mask))]
-        if any(mask.name == "token" for mask in masks):
-            self._keys = _token_keys(target, masks)
+        self._token_key = _token_key(target)
+        masks = _with_parts(self._classified.values())
+        if self._token_key is None and any(mask.name == "token" for mask in masks):
+            raise SettingsError(f"targets.{target.name}: the mask `token` needs a token_key")
         self._masks: dict[int, dict[str, Mask]] = {}
         self._of: Knowledge | None = None
         self._copies: Copies | None = None
         self._copies_freely = all(mask.copies == "allow" for mask in self._classified.values())
         self._veils: OrderedDict[frozenset[str], Veil] = OrderedDict()
 
-    def of(self, knowledge: Knowledge | None, seen: frozenset[str]) -> Veil | None:
+    @property
+    def hides(self) -> bool:
+        """Whether anything may be classified there."""
+        return bool(self._classified or self._classifiers)
+
+    @property
+    def by_comments(self) -> bool:
+        """Whether comments may classify."""
+        return bool(self._classifiers)
+
+    def comments(self, knowledge: Knowledge | None) -> Comments:
+        """What comments classify there."""
+        if knowledge is None or not knowledge.comments:
+            return NONE
+        return judge(
+            knowledge,
+            self._classifiers,
+            self._classes,
+            self._classified,
+            tokens=self._token_key is not None,
+        )
+
+    def columns(self, comments: Comments) -> tuple[str, ...]:
+        """All that are classified, by configuration or by a comment."""
+        return (*self._classified, *comments.masks)
+
+    def of(
+        self, knowledge: Knowledge | None, comments: Comments, seen: frozenset[str]
+    ) -> Veil | None:
         """For who may see these of the classified columns clear; None where nothing is hidden."""
-        if seen >= self._classified.keys():
-            return None
         if knowledge is None:
-            return Veil(None)
-        self._follow(knowledge)
+            # Comments that nobody has read yet may classify anything.
+            sees_all = seen >= self._classified.keys() and not self._classifiers
+            return None if sees_all else Veil(None)
+        if seen >= {*self._classified, *comments.masks}:
+            return None
+        self._follow(knowledge, comments)
         veil = self._veils.get(seen)
         if veil is None:
             veil = Veil(
@@ -58,57 +95,67 @@ class Veils:
     def copied(
         self,
         knowledge: Knowledge | None,
+        comments: Comments,
         kinds: frozenset[str],
         relations: tuple[str, ...],
         text: str,
     ) -> tuple[str, ...]:
         """The classified columns that a statement would copy to where nothing is classified."""
-        if self._copies_freely or not kinds & WRITING:
+        masks = comments.masks.values()
+        freely = self._copies_freely and all(mask.copies == "allow" for mask in masks)
+        if not kinds & WRITING or (freely and not (knowledge is None and self._classifiers)):
             return ()
         if knowledge is None:
             names = {part for source in self._classified for part in source.split(".")[1:]}
-            return (UNKNOWN,) if any(name in text for name in names) else ()
-        self._follow(knowledge)
+            found = bool(self._classifiers) or any(name in text for name in names)
+            return (UNKNOWN,) if found else ()
+        self._follow(knowledge, comments)
         if self._copies is None:
             everything = hidden_from(knowledge, self._masks, lambda mask: False, self._functions)
             self._copies = Copies(everything)
         return self._copies.of(kinds, relations, text)
 
-    def _follow(self, knowledge: Knowledge) -> None:
+    def _follow(self, knowledge: Knowledge, comments: Comments) -> None:
         if knowledge is not self._of:
-            self._of, self._masks = knowledge, lineage(knowledge, self._classified, self._functions)
+            self._of = knowledge
+            self._masks = lineage(knowledge, self._classified, self._functions, comments.seeds)
+            if self._token_key is not None:
+                masks = _with_parts((*self._classified.values(), *comments.masks.values()))
+                self._keys = {mask.classification: self._token_key for mask in masks}
             self._veils.clear()
             self._copies = None
 
 
-def _mask(column: Classified) -> Mask:
-    equality = column.equality
+def _mask(classification: str, said: Treatment) -> Mask:
+    equality, given = said.equality, said.parts if isinstance(said, Classified) else {}
     return Mask(
-        column.classification,
-        column.mask,
-        column.text,
-        column.size,
+        classification,
+        said.mask,
+        said.text,
+        said.size,
         Equality(equality.reason, equality.budget) if equality is not None else None,
-        use=column.use,
-        copies=column.copies,
+        use=said.use,
+        copies=said.copies,
         parts=tuple(
             Part(
                 tuple(key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]),
-                Mask(part.classification or column.classification, part.mask, part.text, part.size),
+                Mask(part.classification or classification, part.mask, part.text, part.size),
             )
-            for pointer, part in column.parts.items()
+            for pointer, part in given.items()
         ),
     )
 
 
-def _parts(mask: Mask) -> list[Mask]:
-    return [part.mask for part in mask.parts]
+def _with_parts(masks: Iterable[Mask]) -> Iterator[Mask]:
+    for mask in masks:
+        yield mask
+        yield from (part.mask for part in mask.parts)
 
 
-def _token_keys(target: Target, masks: list[Mask]) -> dict[str, bytes]:
+def _token_key(target: Target) -> bytes | None:
     if target.token_key is None:
-        raise SettingsError(f"targets.{target.name}: the mask `token` needs a token_key")
+        return None
     key = target.token_key.read().encode()
     if len(key) < _KEY_BYTES:
         raise SettingsError(f"targets.{target.name}: token_key has less than {_KEY_BYTES} bytes")
-    return {mask.classification: key for mask in masks}
+    return key

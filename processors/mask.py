@@ -20,6 +20,7 @@ from schemas.codec import Archive, CodecError
 from schemas.events import (
     AuthenticationFailed,
     AuthenticationFailedOriginal,
+    ClassificationChanged,
     Completed,
     CompletedOriginal,
     Decided,
@@ -372,6 +373,29 @@ def _policy_loaded(event: PolicyLoaded, original: Original | None, target: Targe
     }
 
 
+def _classification_changed(
+    event: ClassificationChanged, original: Original | None, target: Target
+) -> _Fields:
+    changes = [
+        {
+            "change": each.change,
+            "class": each.classification,
+            "column": each.column,
+            "mask": each.mask,
+            "reason": each.reason,
+            "source": each.source,
+        }
+        for each in event.changes
+    ]
+    details = {
+        "changes": changes,
+        "digest": event.context.classification.hex(),
+        "previous": event.previous.hex(),
+        "version": event.version,
+    }
+    return {"details": _json(details)}
+
+
 def _ids(ids: list[bytes]) -> list[str]:
     return [str(UUID(bytes=value)) for value in ids]
 
@@ -400,6 +424,7 @@ _MAKERS: Final[dict[type[Event], Callable[[Any, Original | None, Target], _Field
     Completed: _completed,
     SessionClosed: _closed,
     PolicyLoaded: _policy_loaded,
+    ClassificationChanged: _classification_changed,
     Unsealed: _unsealed,
     Erased: _erased,
 }

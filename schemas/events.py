@@ -193,6 +193,23 @@ class PolicyLoaded(Event, frozen=True):
     reason: str
 
 
+class ClassificationChange(_Record, frozen=True):
+    column: str
+    change: str
+    classification: str
+    mask: str
+    source: str
+    reason: str
+
+
+class ClassificationChanged(Event, frozen=True):
+    """`context` is the gateway's, with the target and what is classified there from now on."""
+
+    version: str
+    previous: bytes
+    changes: list[ClassificationChange]
+
+
 class Unsealed(Event, frozen=True):
     """`context` is the auditor's, without a target."""
 
@@ -299,6 +316,7 @@ KINDS: Final[tuple[type[Event], ...]] = (
     Completed,
     SessionClosed,
     PolicyLoaded,
+    ClassificationChanged,
     Unsealed,
     Erased,
 )

@@ -210,6 +210,11 @@ class Target(_Section):
     classified: dict[str, Classified] = Field(
         default_factory=dict, description="Classified columns, by `schema.table.column`."
     )
+    classifiers: list[str] = Field(
+        default_factory=list,
+        description="Roles at the server whose comments `gatebook:<class>` on columns classify "
+        "them; a comment counts where only these could have made it. Absent: none does.",
+    )
     functions: list[str] = Field(
         default_factory=list,
         description="Functions of the target's own that read nothing classified, by name: who may "

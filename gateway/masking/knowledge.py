@@ -52,6 +52,7 @@ class Knowledge:
     types: tuple[tuple[str, str], ...] = ()
     together: tuple[tuple[int, tuple[int, ...]], ...] = ()
     derived: tuple[tuple[int, int], ...] = ()
+    comments: tuple[tuple[int, str, str, tuple[str, ...]], ...] = ()
 
     def safe(self, declared: Iterable[str] = ()) -> frozenset[str]:
         """Functions that read nothing but their arguments; `declared` are the owner's own."""
@@ -112,6 +113,11 @@ def known(rows: Rows) -> Knowledge:
         types=tuple(rows.types),
         together=tuple((oid, tuple(numbers)) for oid, numbers in rows.together),
         derived=tuple(rows.derived),
+        comments=tuple(
+            (oid, numbered[oid, number], text, tuple(makers))
+            for oid, number, text, makers in rows.comments
+            if (oid, number) in numbered
+        ),
     )
 
 
@@ -131,22 +137,48 @@ def _functions(rows: Rows) -> tuple[tuple[str, bool, bool], ...]:
 
 
 def lineage(
-    knowledge: Knowledge, classified: Mapping[str, Mask], functions: Iterable[str] = ()
+    knowledge: Knowledge,
+    classified: Mapping[str, Mask],
+    functions: Iterable[str] = (),
+    comments: Mapping[int, Mapping[str, Mask]] | None = None,
 ) -> dict[int, dict[str, Mask]]:
     """Masks of columns by relation OID, beginning with those declared as schema.table.column.
 
-    `functions` are those of the target's own that read nothing classified.
+    `functions` are those of the target's own that read nothing classified. `comments` are masks of
+    further columns, by relation OID: none of them makes less of what follows without them.
     """
-    masks: dict[int, dict[str, Mask]] = {}
+    seeds: dict[int, dict[str, Mask]] = {}
+    for oid, schema, relation, column, *_ in knowledge.columns:
+        source = f"{schema}.{relation}.{column}"
+        declared = classified.get(source)
+        if declared is not None:
+            seeds.setdefault(oid, {})[column] = replace(declared, origin=source)
+    declared_alone = _follow(knowledge, seeds, functions) if seeds else {}
+    if not comments:
+        return declared_alone
+    for oid, found in comments.items():
+        known = declared_alone.get(oid, {})
+        fresh = {name: mask for name, mask in found.items() if name not in known}
+        seeds[oid] = {**fresh, **seeds.get(oid, {})}
+    masks = _follow(knowledge, seeds, functions)
+    for oid, found in declared_alone.items():
+        for name, mask in found.items():
+            # What is computed of more than one knew may be seen by nobody.
+            if masks[oid][name].origin:
+                masks[oid][name] = mask
+    return masks
+
+
+def _follow(
+    knowledge: Knowledge, seeds: Mapping[int, Mapping[str, Mask]], functions: Iterable[str]
+) -> dict[int, dict[str, Mask]]:
+    """Masks of these columns, and of all that have their values."""
+    masks = {oid: dict(found) for oid, found in seeds.items()}
     names: dict[int, list[str]] = {}
     by_name: dict[tuple[str, str], int] = {}
     for oid, schema, relation, column, *_ in knowledge.columns:
         names.setdefault(oid, []).append(column)
         by_name[schema, relation] = oid
-        source = f"{schema}.{relation}.{column}"
-        declared = classified.get(source)
-        if declared is not None:
-            masks.setdefault(oid, {})[column] = replace(declared, origin=source)
     pure = Pure(knowledge.safe(functions), frozenset(knowledge.operators))
 
     def add(oid: int, found: Mapping[str, Mask]) -> bool:

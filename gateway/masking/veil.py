@@ -50,11 +50,11 @@ class Veil:
         self._bytes = 0
 
     @property
-    def masks(self) -> dict[str, str]:
-        """How each hidden column is masked, by schema.table.column; for people."""
+    def masks(self) -> dict[str, Mask]:
+        """How each hidden column is masked, by schema.table.column."""
         relations = self._hidden.protected.values() if self._hidden else ()
         return {
-            f"{relation.full_name}.{column.name}": _shown_as(mask)
+            f"{relation.full_name}.{column.name}": mask
             for relation in relations
             for column in relation.columns
             if (mask := column.mask) is not None
@@ -127,14 +127,6 @@ class Veil:
         if within:
             kept["M"] = _NUMBER.sub("***", kept["M"])
         return kept
-
-
-def _shown_as(mask: Mask) -> str:
-    parts = (
-        f"/{'/'.join(part.pointer)} {part.mask.classification}, {part.mask.name}"
-        for part in mask.parts
-    )
-    return "; ".join(parts) or f"{mask.classification}, {mask.name}"
 
 
 def _shown(quoted: str, statement: str) -> str:

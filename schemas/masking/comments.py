@@ -24,13 +24,14 @@ UNNAMED: Final = "unnamed"
 
 class Tag(msgspec.Struct, frozen=True):
     """What a comment says of its column. `fault` is what is wrong with it; then it is masked in
-    full.
+    full. `says_mask`: it names a mask.
     """
 
     classification: str
     mask: MaskName = "full"
     size: int = 0
     fault: str = ""
+    says_mask: bool = False
 
 
 def is_tagged(comment: str | None) -> bool:
@@ -68,7 +69,8 @@ def read(comment: str | None) -> Tag | None:
         mask == "bucket" and int(size) < 1
     ):
         return Tag(name, fault="the size is not a number from 1 on")
-    return Tag(name, mask, int(size))  # type: ignore[arg-type]
+    says = "mask" in options
+    return Tag(name, mask, int(size), says_mask=says)  # type: ignore[arg-type]
 
 
 def written(classification: str, mask: str, size: int = 0) -> str:

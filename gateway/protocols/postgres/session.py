@@ -146,6 +146,13 @@ class Session:
         return self._answering.transaction != ord("I")
 
     @property
+    def at_rest(self) -> bool:
+        """Whether the target has answered everything, outside a transaction: what the client did
+        is committed, or never will be.
+        """
+        return self._answering.clean and not self.in_transaction
+
+    @property
     def unrecorded_bytes(self) -> int:
         """Response bytes that wait for receipts: too many, and the target is not read."""
         return self._answering.inbox_bytes
