@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Literal
 
-import orjson
 from pglast import parser
 
 from gateway.masking import allowed, sqlmask
@@ -122,12 +121,8 @@ def plan(
     letter is not in that; so nothing that is hidden may leave it.
     """
     try:
-        document = orjson.loads(trees.tree(text))
-        statements = document["stmts"]
-        if len(statements) != 1:
-            raise _Refused("the statement is not understood")
-        ((kind, node),) = statements[0]["stmt"].items()
-        return _Planner(text.encode(), hidden, own, converted).plan(kind, node)
+        planner = _Planner(text.encode(), hidden, own, converted)
+        return trees.look_into(text, planner.only)
     except _Refused as refused:
         return refused.plan
     except (parser.ParseError, ValueError, KeyError, TypeError, RecursionError, UnicodeError):
@@ -174,6 +169,14 @@ class _Planner:
         self._hidden = hidden
         self._own = own
         self._prepares = False
+
+    def only(self, tree: dict[str, Any]) -> Plan:
+        """Of a text that is one statement. Raises _Refused."""
+        statements = tree["stmts"]
+        if len(statements) != 1:
+            raise _Refused("the statement is not understood")
+        ((kind, node),) = statements[0]["stmt"].items()
+        return self.plan(kind, node)
 
     def plan(self, kind: str, node: dict[str, Any]) -> Plan:
         """Raises _Refused."""

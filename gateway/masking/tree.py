@@ -177,7 +177,10 @@ class _Reader:
     def step(self, node: Any, env: frozenset[str]) -> None:
         """Take one node; what is in it comes later."""
         if isinstance(node, list):
-            self.stack += [(each, env) for each in node]
+            # There may be a million constants, and nothing is in one.
+            self.stack += [
+                (each, env) for each in node if not isinstance(each, dict) or "A_Const" not in each
+            ]
             return
         if not isinstance(node, dict):
             return
@@ -219,7 +222,12 @@ class _Reader:
                 self.stack += [(v, env) for k, v in value.items() if k != "funcname"]
             case "A_Expr":
                 reading.operators.add(strings(value.get("name", [])))
-                self.stack += [(v, env) for k, v in value.items() if k != "name"]
+                self.stack += [
+                    (v, env)
+                    for k, v in value.items()
+                    if k != "name"
+                    and (isinstance(v, list) or (isinstance(v, dict) and "A_Const" not in v))
+                ]
             case "SubLink":
                 reading.operators.add(strings(value.get("operName", [])))
                 self.stack += [(v, env) for k, v in value.items() if k != "operName"]

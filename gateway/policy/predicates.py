@@ -415,14 +415,15 @@ class Predicates:
         while ahead:
             one = ahead.pop()
             if isinstance(one, list):
-                ahead += one
+                # There may be a million constants, and nothing is in one.
+                ahead += [each for each in one if type(each) is not dict or "A_Const" not in each]
             elif isinstance(one, dict):
                 reference, query = one.get("ColumnRef"), one.get("SubLink")
                 if reference is not None:
                     found += self._columns(reference)
                 elif query is not None:
                     found += self._returned(query)
-                else:
+                elif "A_Const" not in one:
                     ahead += one.values()
         return tuple(found)
 

@@ -158,17 +158,19 @@ class Resolver:
             return
         self._depth += 1
         try:
-            tree = trees.tree(text)
             if self._depth > 1:
                 # The statement's own are known.
-                work.kinds |= sql.kinds_of(tree)
-            document = orjson.loads(tree)
-            for statement in document.get("stmts", []):
-                reader = Reader(self, work, meaning)
-                reader.lenient = lenient
-                # What a text within a statement returns, the statement does not.
-                reader.is_top = self._depth == 1
-                reader.statement(statement.get("stmt", {}))
+                work.kinds |= sql.kinds_of(trees.tree(text))
+
+            def read(tree: dict[str, Any]) -> None:
+                for statement in tree.get("stmts", []):
+                    reader = Reader(self, work, meaning)
+                    reader.lenient = lenient
+                    # What a text within a statement returns, the statement does not.
+                    reader.is_top = self._depth == 1
+                    reader.statement(statement.get("stmt", {}))
+
+            trees.look_into(text, read)
         except parser.ParseError:
             work.unknown.add("a text that does not parse")
         except (orjson.JSONDecodeError, RecursionError):

@@ -64,7 +64,8 @@ class Expressions:
         while stack:
             one = stack.pop()
             if type(one) is list:
-                stack += one
+                # There may be a million constants, and nothing is in one.
+                stack += [each for each in one if type(each) is not dict or "A_Const" not in each]
                 continue
             if type(one) is not dict:
                 continue

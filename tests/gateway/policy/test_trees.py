@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -70,3 +71,49 @@ def test_who_looks_into_a_new_statement_parses_it_once_between_them(parsed: list
     resolver = Resolver(snapshot({"tables": {"public.customers": {"columns": ["email"]}}}))
     assert resolver(statement, SessionNames()).columns_read == {"public.customers.email"}
     assert parsed == [text]
+
+
+CUSTOMERS = Resolver(
+    snapshot({"tables": {"public.customers": {"columns": ["id", "email", "ssn"]}}})
+)
+MANY = ", ".join(map(str, range(20_000)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from customers where id in ({0}, length(ssn), {0})",
+        "select id from customers where id in ({0}, (select max(length(ssn)) from customers), {0})",
+        "select array[{0}, length(ssn), {0}] from customers",
+        "select coalesce({0}, length(ssn), {0}) from customers",
+        "values ({0}), ((select max(length(ssn)) from customers)), ({0})",
+        "select id from customers where id = any(array[{0}]) and 1 + length(ssn) = 3",
+    ],
+)
+def test_among_many_constants_what_is_none_is_found(text: str) -> None:
+    (statement,) = Analyser()(text.format(MANY))
+    assert "public.customers.ssn" in CUSTOMERS(statement, SessionNames()).columns_read
+    assert Veil(HIDDEN).plan(statement.text).action in ("rewrite", "refuse")
+
+
+def test_many_constants_alone_are_nothing_but_that() -> None:
+    (statement,) = Analyser()(f"select id from customers where id in ({MANY})")
+    facts = CUSTOMERS(statement, SessionNames())
+    assert (facts.columns_read, facts.has_where) == ({"public.customers.id"}, True)
+    assert Veil(HIDDEN).plan(statement.text).action == "pass"
+
+
+def test_garbage_is_collected_again_whatever_happens() -> None:
+    large = f"select 1 in ({MANY})"
+    assert len(trees.tree(large)) > trees._LARGE
+
+    def fail(tree: Any) -> None:
+        assert not gc.isenabled()
+        # One within another, as of a function's body.
+        trees.look_into(large, lambda inner: None)
+        assert not gc.isenabled()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        trees.look_into(large, fail)
+    assert gc.isenabled()
