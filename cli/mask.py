@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from cli import policy
 from cli.policy import ConfigOption, GroupOption, WhoOption
 from cli.problems import Problem
-from cli.running import StateDirOption
+from cli.running import PoliciesOption, StateDirOption
 
 if TYPE_CHECKING:
     from gateway.masking.comments import Comments
@@ -48,9 +47,7 @@ def explain(
     group: GroupOption = None,
     target: Annotated[str, typer.Option(help="Where.")] = "shop",
     application: Annotated[str, typer.Option(help="application_name.")] = "psql",
-    policies: Annotated[
-        Path | None, typer.Option("--policies", help="Folder of policies.", file_okay=False)
-    ] = None,
+    policies: PoliciesOption = None,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from cli import replay
 from cli.problems import Problem
-from cli.running import StateDirOption, state_at
+from cli.running import PoliciesOption, StateDirOption, state_at
 
 if TYPE_CHECKING:
     from gateway.catalog import Catalog
@@ -214,9 +214,7 @@ def explain(
     application: Annotated[str, typer.Option(help="application_name.")] = "psql",
     address: Annotated[str, typer.Option("--from", help="Client address.")] = "127.0.0.1",
     at: Annotated[str, typer.Option(help="When, as 2026-11-24T10:00:00Z.")] = "",
-    policies: Annotated[
-        Path | None, typer.Option("--policies", help=_FOLDER_HELP, file_okay=False)
-    ] = None,
+    policies: PoliciesOption = None,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cli.problems import Problem
-from cli.running import StateDirOption, running
+from cli.running import POLICIES, StateDirOption, running
 
 if TYPE_CHECKING:
     from gateway.policy.replay import Again, Past
@@ -40,9 +40,7 @@ def register(group: typer.Typer) -> None:
 
 
 def replay(
-    policies: Annotated[
-        Path, typer.Option("--policies", help="Folder of the policies to try.", file_okay=False)
-    ],
+    policies: Annotated[Path, POLICIES],
     since: Annotated[str, typer.Option(help="How far back: 30m, 12h, 1d, 2w.")] = "1d",
     most: Annotated[int, typer.Option("--most", min=1, help="Lines of a list at most.")] = 20,
     state_dir: StateDirOption = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -24,6 +24,10 @@ StateDirOption = Annotated[
         file_okay=False,
     ),
 ]
+
+POLICIES: Final[Any] = typer.Option("--policies", help="Folder of policies.", file_okay=False)
+PoliciesOption = Annotated[Path | None, POLICIES]
+"""Where it is not given: the folder that the settings name."""
 
 
 def program() -> str:

@@ -11,7 +11,7 @@ import typer
 
 from cli.policy import ConfigOption, folder_of, read_catalog, settings_of
 from cli.problems import Problem
-from cli.running import StateDirOption
+from cli.running import PoliciesOption, StateDirOption
 
 if TYPE_CHECKING:
     from gateway.policy.catalog import Snapshot
@@ -63,9 +63,7 @@ def register(app: typer.Typer) -> None:
 
 def add(
     file: Annotated[Path, typer.Argument(help="YAML file of the target.", dir_okay=False)],
-    policies: Annotated[
-        Path | None, typer.Option("--policies", help="Folder of policies.", file_okay=False)
-    ] = None,
+    policies: PoliciesOption = None,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
 ) -> None:
