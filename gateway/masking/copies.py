@@ -11,6 +11,7 @@ subqueries, CTEs and functions in FROM: too many at worst.
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -27,6 +28,8 @@ WRITING: Final = frozenset(
 UNKNOWN: Final = "?"
 """Stands for columns that cannot be told."""
 
+_INSERTING: Final = frozenset({"insert", "select", "prepare"})
+_READING: Final = re.compile(r"select|table|conflict|u&", re.IGNORECASE)
 _LARGEST: Final = 64 * 1024
 _REMEMBERED: Final = 4096
 _PREDICATES: Final = frozenset(
@@ -36,7 +39,12 @@ _PREDICATES: Final = frozenset(
 )  # fmt: skip
 _STARRED: Final[dict[str, Any]] = {"ColumnRef": {"fields": [{"A_Star": {}}]}}
 _BOOLEAN: Final = frozenset({"EXISTS_SUBLINK", "ANY_SUBLINK", "ALL_SUBLINK"})
+_WRITES: Final = frozenset(
+    {"InsertStmt", "UpdateStmt", "MergeStmt", "CreateTableAsStmt", "SelectStmt", "CopyStmt"}
+)
 _FUNCTIONS: Final = frozenset({"RangeFunction", "RangeTableFunc", "JsonTable"})
+
+_DERIVED: Final = _FUNCTIONS | {"RangeSubselect", "CommonTableExpr", "JoinExpr", "RangeVar"}
 
 
 class Copies:
@@ -57,6 +65,9 @@ class Copies:
         executes = "execute" in kinds and "create_table_as" in kinds
         # COPY names no relation here when it has a query.
         if not executes and relations and not any(map(self._concerns, relations)):
+            return ()
+        if kinds <= _INSERTING and _READING.search(text) is None:
+            # INSERT of VALUES alone.
             return ()
         found = self._known.get(text)
         if found is None:
@@ -89,12 +100,12 @@ def copied(text: str, hidden: Hidden) -> tuple[str, ...]:
     """See Copies.of."""
     try:
         tree = json.loads(parser.parse_sql_json(text))
+        # Each write is followed with all of the statement in view: it may read a CTE.
+        nodes = [each for each in _nodes(tree["stmts"]) if isinstance(each[1], dict)]
         found: set[str] = set()
-        for kind, node in _nodes(tree["stmts"]):
-            if kind in ("InsertStmt", "UpdateStmt", "MergeStmt", "CreateTableAsStmt", "SelectStmt",
-                        "CopyStmt"):  # fmt: skip
-                # Each write is followed with all of the statement in view: it may read a CTE.
-                found |= _Write(tree["stmts"], hidden).copies(kind, node)
+        for kind, node in nodes:
+            if kind in _WRITES:
+                found |= _Write(nodes, hidden).copies(kind, node)
         return tuple(sorted(found))
     except (parser.ParseError, ValueError, KeyError, TypeError, RecursionError, UnicodeError):
         return (UNKNOWN,)
@@ -103,8 +114,8 @@ def copied(text: str, hidden: Hidden) -> tuple[str, ...]:
 class _Write:
     """One write, in the statement that it stands in."""
 
-    def __init__(self, whole: Any, hidden: Hidden) -> None:
-        self._whole = whole
+    def __init__(self, nodes: list[tuple[str, Any]], hidden: Hidden) -> None:
+        self._nodes = nodes
         self._hidden = hidden
         self._names: set[str] = set()
         self._rows: set[str] = set()
@@ -138,7 +149,7 @@ class _Write:
         return self._mentioned()
 
     def _mentioned(self) -> frozenset[str]:
-        named = {path[-1] for path in _columns(self._whole)}
+        named = {strings(value["fields"])[-1] for kind, value in self._nodes if kind == "ColumnRef"}
         all_of = {
             f"{relation.full_name}.{name}": name
             for relation in self._sources
@@ -151,13 +162,14 @@ class _Write:
     # --- which names hold what is classified ---
 
     def _taint(self) -> None:
-        for kind, value in _nodes(self._whole):
+        for kind, value in self._nodes:
             if kind in ("RangeVar", "relation") and "relname" in value:
                 self._relation(value)
+        derived = [each for each in self._nodes if each[0] in _DERIVED] if self._sources else []
         before = -1
         while before != (now := len(self._names) + len(self._rows) + self._vague):
             before = now
-            for kind, value in _nodes(self._whole):
+            for kind, value in derived:
                 self._derive(kind, value)
 
     def _relation(self, value: dict[str, Any]) -> None:
