@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import psycopg
 import pytest
 
+from schemas import events, topics
+from tests.e2e import book
 from tests.gateway.protocols.postgres import messages as pg
 from tests.integration.wire_client import WireClient
 from tests.redteam.conftest import Place
@@ -208,3 +211,24 @@ def test_a_strict_class_is_shown_masked_and_not_used(place: Place) -> None:
                      "select distinct code from strict"):  # fmt: skip
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="not used otherwise"):
                 session.execute(text.encode())
+
+
+def test_the_reason_is_recorded_and_no_value_is(place: Place) -> None:
+    stack = place.stack
+    kafka = stack.document["kafka"]["bootstrap_servers"]
+    since = asyncio.run(book.end(kafka))
+    tried = [735_190_000 + number for number in range(BUDGET + 2)]
+    with stack.connect("alice") as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        for value in tried:
+            session.execute("select id from badges where b16 = %s", (value,))
+    entries = asyncio.run(book.read(kafka, stack.state.keys, since))
+    decided = [entry.event for entry in entries if isinstance(entry.event, events.Decided)]
+    reasons = [(event.decision, event.reason) for event in decided if event.reason]
+    permitted = ("ALLOW", "public.badges.b16 is compared in clear: people show their badge")
+    assert reasons[:BUDGET] == [permitted] * BUDGET
+    assert reasons[-1][0] == "DENY"
+    assert f"at most {BUDGET} distinct values of public.badges.b16" in reasons[-1][1]
+    clear = [record.value for record in asyncio.run(book.records(kafka, [topics.EVENTS], since))]
+    said = b"".join(clear) + b"".join(path.read_bytes() for path in stack.state.logs.iterdir())
+    assert permitted[1].encode() in said
+    assert not [value for value in tried if str(value).encode() in said]
