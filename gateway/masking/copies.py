@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pglast import parser
 
 from gateway.masking.hidden import Hidden, Relation
-from gateway.masking.tree import STAR, strings
+from gateway.masking.tree import STAR, nodes, strings
 
 WRITING: Final = frozenset(
     {"insert", "update", "merge", "create_table_as", "copy_file", "copy_program"}
@@ -101,11 +101,11 @@ def copied(text: str, hidden: Hidden) -> tuple[str, ...]:
     try:
         tree = json.loads(parser.parse_sql_json(text))
         # Each write is followed with all of the statement in view: it may read a CTE.
-        nodes = [each for each in _nodes(tree["stmts"]) if isinstance(each[1], dict)]
+        parts = [each for each in nodes(tree["stmts"]) if isinstance(each[1], dict)]
         found: set[str] = set()
-        for kind, node in nodes:
+        for kind, node in parts:
             if kind in _WRITES:
-                found |= _Write(nodes, hidden).copies(kind, node)
+                found |= _Write(parts, hidden).copies(kind, node)
         return tuple(sorted(found))
     except (parser.ParseError, ValueError, KeyError, TypeError, RecursionError, UnicodeError):
         return (UNKNOWN,)
@@ -114,8 +114,8 @@ def copied(text: str, hidden: Hidden) -> tuple[str, ...]:
 class _Write:
     """One write, in the statement that it stands in."""
 
-    def __init__(self, nodes: list[tuple[str, Any]], hidden: Hidden) -> None:
-        self._nodes = nodes
+    def __init__(self, parts: list[tuple[str, Any]], hidden: Hidden) -> None:
+        self._parts = parts
         self._hidden = hidden
         self._names: set[str] = set()
         self._rows: set[str] = set()
@@ -149,7 +149,7 @@ class _Write:
         return self._mentioned()
 
     def _mentioned(self) -> frozenset[str]:
-        named = {strings(value["fields"])[-1] for kind, value in self._nodes if kind == "ColumnRef"}
+        named = {strings(value["fields"])[-1] for kind, value in self._parts if kind == "ColumnRef"}
         all_of = {
             f"{relation.full_name}.{name}": name
             for relation in self._sources
@@ -162,10 +162,10 @@ class _Write:
     # --- which names hold what is classified ---
 
     def _taint(self) -> None:
-        for kind, value in self._nodes:
+        for kind, value in self._parts:
             if kind in ("RangeVar", "relation") and "relname" in value:
                 self._relation(value)
-        derived = [each for each in self._nodes if each[0] in _DERIVED] if self._sources else []
+        derived = [each for each in self._parts if each[0] in _DERIVED] if self._sources else []
         before = -1
         while before != (now := len(self._names) + len(self._rows) + self._vague):
             before = now
@@ -354,7 +354,7 @@ class _Write:
 def _called(sources: Any) -> set[str]:
     """What may stand for a row of what is in a FROM."""
     found = set()
-    for kind, value in _nodes(sources):
+    for kind, value in nodes(sources):
         if kind == "RangeVar":
             found.add((value.get("alias") or {}).get("aliasname") or value["relname"])
         elif kind == "alias":
@@ -383,18 +383,6 @@ def _selects(query: Any) -> Iterator[dict[str, Any]]:
             stack += [{"SelectStmt": node["larg"]}, {"SelectStmt": node["rarg"]}]
         else:
             yield node
-
-
-def _nodes(node: Any) -> Iterable[tuple[str, Any]]:
-    stack = [node]
-    while stack:
-        each = stack.pop()
-        if isinstance(each, list):
-            stack += each
-        elif isinstance(each, dict):
-            for key, value in each.items():
-                yield key, value
-                stack.append(value)
 
 
 def _columns(node: Any, *, predicates: bool = True) -> Iterator[tuple[str, ...]]:
