@@ -74,17 +74,19 @@ def catalog(folder: Path) -> Snapshot:
     raise AssertionError("no PostgreSQL")
 
 
-def packs(others: int = 0) -> Policies:
-    """All guard rails but two, and policies of other groups and targets, `others` of them."""
+def guard_rails() -> list[tuple[str, str]]:
+    """All but two, which would refuse this by whom or when it is done."""
     folder = Path(cases.__file__).parent / "packs"
-    texts = [
-        PERMIT,
-        *(
-            (pack.name, pack.read_text())
-            for pack in sorted(folder.glob("*.cedar"))
-            if pack.stem not in ("owners-only", "business-hours")
-        ),
+    return [
+        (pack.name, pack.read_text())
+        for pack in sorted(folder.glob("*.cedar"))
+        if pack.stem not in ("owners-only", "business-hours")
     ]
+
+
+def packs(others: int = 0) -> Policies:
+    """The guard rails, and policies of other groups and targets, `others` of them."""
+    texts = [PERMIT, *guard_rails()]
     for number in range(others):
         group = f'principal in Group::"group-{number}"' if number % 2 else "principal"
         target = "shop" if number % 2 else f"target-{number}"

@@ -55,11 +55,11 @@ class Rig:
 
 
 @contextlib.contextmanager
-def stack(*only: str, gateways: int = 1) -> Iterator[Rig]:
+def stack(*only: str, gateways: int = 1, settings: str = CLEARTEXT) -> Iterator[Rig]:
     """A stack whose gateway also takes clear text, as its peers do here; with pgbench's tables."""
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder, "overlay.yaml")
-        overlay.write_text(CLEARTEXT)
+        overlay.write_text(settings)
         kinds = ("kafka", "postgres", "issuer", "gateway", *only)
         options = Options(
             gateways=gateways, only=kinds, config=overlay, size=Size(customers=1000, orders=5000)
