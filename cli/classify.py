@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,22 @@ from cli.problems import Problem
 from cli.running import StateDirOption
 
 if TYPE_CHECKING:
+    from schemas.masking.propose import Proposal
     from schemas.settings import Target
 
+Path3 = tuple[str, str, str]
+Found = tuple[Path3, "Proposal"]
+"""A column, by schema, table and name, and what is proposed for it."""
+
+_REVIEW = "Proposed from samples and names; what is missing may still be personal. Review it."
+_COMMENTS = """
+SELECT n.nspname::text, c.relname::text, a.attname::text, d.description
+  FROM pg_catalog.pg_description d
+  JOIN pg_catalog.pg_class c ON d.classoid = 'pg_catalog.pg_class'::regclass AND c.oid = d.objoid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid
+ WHERE d.objsubid > 0
+"""
 _LONGEST = 512
 _BUCKET = 10_000
 
@@ -33,6 +48,9 @@ def classify(
     out: Annotated[
         Path | None, typer.Option(help="File to write instead of printing.", dir_okay=False)
     ] = None,
+    comments: Annotated[
+        bool, typer.Option("--comments", help="Propose COMMENT statements for targets.classifiers.")
+    ] = False,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
 ) -> None:
@@ -46,17 +64,23 @@ def classify(
     chosen = [each for each in (settings.targets if settings else ()) if each.name == target]
     if not chosen:
         raise Problem(f"{target} is not among the settings' targets", 2)
-    text, found = asyncio.run(_proposals(chosen[0], rows))
+    write = _as_comments if comments else _as_settings
+    text, found = asyncio.run(_proposals(chosen[0], rows, write))
     if out is None:
         print(text, end="")
     else:
         if out.exists():
             raise Problem(f"{out} exists; it may have been reviewed", 2)
         out.write_text(text)
-        print(f"{found} columns proposed in {out}: review it, then put it under targets.{target}")
+        then = "let its owner run it" if comments else f"put it under targets.{target}"
+        print(f"{found} columns proposed in {out}: review it, then {then}")
 
 
-async def _proposals(target: Target, rows: int) -> tuple[str, int]:
+async def _proposals(
+    target: Target,
+    rows: int,
+    write: Callable[[Target, Sequence[Found], Mapping[Path3, str]], list[str]],
+) -> tuple[str, int]:
     import asyncpg
 
     from gateway import introspection
@@ -65,11 +89,8 @@ async def _proposals(target: Target, rows: int) -> tuple[str, int]:
     from gateway.masking.sqlmask import identifier
     from schemas.masking.propose import propose
 
-    lines = [
-        "# Proposed from samples and names; what is missing may still be personal. Review it.\n",
-        "classified:\n",
-    ]
-    found = 0
+    found: list[Found] = []
+    unread = []
     try:
         connection = await connect(target, timeout=10)
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
@@ -87,25 +108,59 @@ async def _proposals(target: Target, rows: int) -> tuple[str, int]:
             try:
                 sample = await connection.fetch(f"SELECT {listed} FROM {source} LIMIT {rows}")
             except asyncpg.PostgresError as error:
-                lines.append(f"  # {schema}.{table} could not be read: {type(error).__name__}\n")
+                unread.append(f"{schema}.{table} could not be read: {type(error).__name__}")
                 continue
             for place, (column, kind) in enumerate(columns):
                 proposal = propose(column, kind, [row[place] or "" for row in sample])
-                if proposal is None:
-                    continue
-                found += 1
-                size = f", size: {_BUCKET}" if proposal.mask == "bucket" else ""
-                known = " (declared already)" if _declared(target, schema, table, column) else ""
-                lines.append(f"  # {proposal.evidence}{known}\n")
-                lines.append(
-                    f"  {_key(schema, table, column)}: "
-                    f"{{class: {proposal.classification}, mask: {proposal.mask}{size}}}\n"
-                )
+                if proposal is not None:
+                    found.append(((schema, table, column), proposal))
+        said = {
+            (schema, table, column): text
+            for schema, table, column, text in await connection.fetch(_COMMENTS)
+        }
     finally:
         await connection.close(timeout=5)
-    if not found:
-        lines[1] = "classified: {}\n"
-    return "".join(lines), found
+    mark = "#" if write is _as_settings else "--"
+    remarks = [f"{mark} {_one_line(remark)}" for remark in (_REVIEW, *unread)]
+    return "\n".join([*remarks, *write(target, found, said), ""]), len(found)
+
+
+def _as_settings(target: Target, found: Sequence[Found], said: Mapping[Path3, str]) -> list[str]:
+    """For `targets[].classified`."""
+    lines = ["classified:" if found else "classified: {}"]
+    for path, proposal in found:
+        size = f", size: {_BUCKET}" if proposal.mask == "bucket" else ""
+        known = " (declared already)" if _declared(target, *path) else ""
+        lines.append(f"  # {_one_line(proposal.evidence)}{known}")
+        lines.append(
+            f"  {_key(*path)}: {{class: {proposal.classification}, mask: {proposal.mask}{size}}}"
+        )
+    return lines
+
+
+def _as_comments(target: Target, found: Sequence[Found], said: Mapping[Path3, str]) -> list[str]:
+    """COMMENT statements. What a comment says already stays, before what classifies."""
+    from gateway.masking.sqlmask import identifier
+    from schemas.masking.comments import is_tagged, written
+
+    lines = []
+    for path, proposal in found:
+        before = said.get(path)
+        if _declared(target, *path) or is_tagged(before):
+            lines.append(f"-- {_one_line('.'.join(path))} is classified already")
+            continue
+        tag = written(proposal.classification, proposal.mask, _BUCKET)
+        text = f"{before}\n{tag}" if before else tag
+        quoted = text.replace("\\", "\\\\").replace("'", "''")
+        escaped = "E" if "\\" in text else ""
+        lines.append(f"-- {_one_line(proposal.evidence)}")
+        lines.append(f"COMMENT ON COLUMN {'.'.join(map(identifier, path))} IS {escaped}'{quoted}';")
+    return lines
+
+
+def _one_line(text: str) -> str:
+    """A name may hold a line break, behind which a remark would be one no more."""
+    return " ".join(text.split())
 
 
 def _declared(target: Target, *path: str) -> bool:

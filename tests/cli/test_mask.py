@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -70,6 +71,53 @@ def test_classes_are_proposed_with_their_evidence_and_without_values(
     assert "@" not in out.read_text()
     # What has been reviewed is not written over.
     assert CliRunner().invoke(app, arguments).exit_code != 0
+
+
+def test_classes_are_proposed_as_comments_that_keep_what_is_said(
+    config: Path, postgres: PostgresServer
+) -> None:
+    with psycopg.connect(postgres.dsn, autocommit=True) as admin:
+        admin.execute(r"comment on column customers.email is E'where\n\\we'' write'")
+        try:
+            result = CliRunner().invoke(
+                app, ["classify", "shop", "--comments", "--config", str(config)]
+            )
+            assert result.exit_code == 0, result.output
+            assert "-- public.customers.ssn is classified already" in result.output
+            assert "@" not in result.output
+            with pytest.raises(psycopg.errors.DivisionByZero), admin.transaction():
+                admin.execute(result.output)
+                rows = admin.execute(
+                    "select a.attname, col_description(a.attrelid, a.attnum) "
+                    "from pg_attribute a where a.attrelid = 'customers'::regclass"
+                ).fetchall()
+                said = {name: text for name, text in rows if text is not None}
+                assert said["email"] == "where\n\\we' write\ngatebook:pii mask=email"
+                assert said["card_number"] == "gatebook:pci mask=partial"
+                assert "ssn" not in said
+                admin.execute("select 1 / 0")
+        finally:
+            admin.execute("comment on column customers.email is null")
+
+
+def test_where_a_class_comes_from_is_said(config: Path, postgres: PostgresServer) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["targets"][0]["classifiers"] = [postgres.user]
+    config.write_text(yaml.safe_dump(settings))
+    with psycopg.connect(postgres.dsn, autocommit=True) as admin:
+        admin.execute("comment on column customers.city is 'gatebook:pii mask=none'")
+        try:
+            said = explain(config, "select ssn, city from customers")
+            assert "hidden      public.customers.city: pii, full; by comment" in said
+            assert "hidden      public.customers.ssn: pii, full; by configuration" in said
+            assert "faulty      comment on public.customers.city" in said
+            settings["targets"][0]["classifiers"] = ["somebody"]
+            config.write_text(yaml.safe_dump(settings))
+            said = explain(config, "select city from customers")
+            assert f"ignored     comment pii on public.customers.city: {postgres.user}" in said
+            assert "it mentions nothing hidden" in said
+        finally:
+            admin.execute("comment on column customers.city is null")
 
 
 def test_a_refusal_says_why(config: Path) -> None:

@@ -170,6 +170,9 @@ def test_a_text_of_several_statements_and_a_pipeline_read_nothing_either(clinic:
         ):
             bob.execute(tag)
             bob.execute(f"select nickname from {clinic.table}")
+        with pytest.raises(psycopg.errors.DivisionByZero), bob.pipeline():
+            bob.execute("select 1 / 0")
+            bob.execute(tag)
         assert clinic.seen(bob) == "Zorvak Quill"
         with bob.pipeline() as pipeline:
             bob.execute(tag)
