@@ -203,9 +203,14 @@ class _Write:
                 for each in _outputs(query)
                 if self._shows(query, each.get("val"))
             ]
-            if outputs:
+            listed = any(
+                self._classified(query.get("valuesLists", [])) for query in _selects(inner)
+            )
+            if outputs or listed:
                 self._rows.add(called)
                 self._names.update(names)
+            # The columns of VALUES are called column1 and so on.
+            self._vague = self._vague or (listed and not names)
             for each in outputs if not names else []:
                 self._output(each)
         elif kind in _FUNCTIONS and self._classified(

@@ -67,6 +67,15 @@ def judged(text: str) -> tuple[str, ...]:
         "insert into orders (note) select x.s from (select ssn as s from customers) x",
         "insert into orders (note) select x.* from (select ssn from customers) x",
         "insert into fresh select * from customers",
+        "insert into orders (note) select x.a from (values ((select ssn from customers))) x(a)",
+        "insert into orders (note) select column1 from (values ((select ssn from customers))) x",
+        "insert into orders (note) select v from customers c, lateral (values (c.ssn)) x(v)",
+        "insert into orders (note) with x as (select ssn from customers) select ssn from x",
+        "insert into orders (note) select q.* from customers c, lateral (select c.ssn) q",
+        "create table t as values ((select ssn from customers limit 1))",
+        "update orders o set (note) = (select c.ssn from customers c where c.id = o.id)",
+        "with recursive r(s) as (select ssn from customers union all select s from r) "
+        "insert into orders (note) select s from r",
         "insert into customers (id, name) select id, ssn from customers",
         "insert into customers (name, ssn) select ssn, name from customers",
         "insert into customers (id, ssn) values (1, 'x') on conflict (id) do update "
