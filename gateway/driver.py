@@ -405,8 +405,30 @@ class Connection(asyncio.Protocol):
         if connecting and catalog.veils.by_comments and not catalog.known:
             # Comments may classify anything; nothing is recorded, nor shown, before that is known.
             catalog.look(False).add_done_callback(lambda _: self._decide(command))
+        elif self._node.policies.asks_estimates and not connecting:
+            self._spawn(self._ask_with_estimates(command))
         else:
             self._decide(command)
+
+    async def _ask_with_estimates(self, command: Ask) -> None:
+        """Decide once it is known how many rows are expected, of what may be permitted at all."""
+        node, requests = self._node, []
+        estimates = node.estimates[self._machine.target]
+        for request in command.requests:
+            few = msgspec.structs.replace(request, row_estimate=0)
+            hopeful = any(self._permits(asked) for asked in (request, few))
+            rows = await estimates.rows(request) if hopeful else -1
+            requests.append(msgspec.structs.replace(request, row_estimate=rows))
+        if not self._closed:
+            self._decide(Ask(command.ticket, tuple(requests)))
+
+    def _permits(self, request: Request) -> bool:
+        assert self._principal is not None  # noqa: S101 (narrowing)
+        moment = Moment(self._address, time.time())
+        decision = self._node.policies.execute(
+            self._principal, self._machine.target, self._application, request, moment
+        )
+        return decision.verdict is Verdict.ALLOW
 
     def _decide(self, command: Ask) -> None:
         recorder, principal = self._recorder, self._principal

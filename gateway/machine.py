@@ -71,7 +71,8 @@ class Request(msgspec.Struct, frozen=True):
     this target. `ran` is what runs in place of `statement` for a person who may not see everything,
     `masks` names the hidden columns it mentions, `tried` what it compares in clear; `unmasked` says
     why it cannot be run for them, whatever else permits it, and `uncounted` why it cannot be for
-    those whose rows are limited.
+    those whose rows are limited. `settled`: its names mean what they mean to a session that has
+    just begun; `row_estimate` is how many rows the planner expects, -1 where that is not known.
     """
 
     statement_id: bytes
@@ -90,6 +91,8 @@ class Request(msgspec.Struct, frozen=True):
     tried: tuple[Tried, ...] = ()
     unmasked: str = ""
     uncounted: str = ""
+    settled: bool = False
+    row_estimate: int = -1
 
 
 # --- facts: what a machine wants recorded; the recorder makes events of them ---

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.catalog import Catalog, Change
 from gateway.control import Control
+from gateway.estimates import Estimates
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Encoded, Journal, publish_schemas
 from gateway.logins import Logins
@@ -61,6 +62,9 @@ class Node:
             name: Catalog(target, settings.gateway.catalog_refresh_s, self)
             for name, target in self.targets.items()
         }
+        self.estimates = {
+            name: Estimates(target, self.catalogs[name]) for name, target in self.targets.items()
+        }
         self.journal = Journal(
             settings.kafka,
             settings.gateway.journal,
@@ -92,6 +96,8 @@ class Node:
         await self.journal.close()
         for catalog in self.catalogs.values():
             await catalog.close()
+        for estimates in self.estimates.values():
+            estimates.close()
         await self.authenticator.aclose()
 
     async def new_sealer(self) -> Sealer:

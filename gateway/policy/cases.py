@@ -7,7 +7,8 @@
       - {do: "select * from hr.payroll", deny: hr-only}
 
 `deny` names a policy, or is `true`; `hold` is `true`. `message` is part of what the person is
-told; `max_rows` how many rows they get at most, 0 for all of them. In place of `do`,
+told; `max_rows` how many rows they get at most, 0 for all of them; `row_estimate` how many the
+planner is taken to expect. In place of `do`,
 `connect: true` signs in and `see_clear: [hr.payroll.salary]` asks for all of these columns.
 Functions that are not listed are taken for PostgreSQL's own. What is permitted besides is for the
 caller to say.
@@ -203,7 +204,9 @@ def _decision(
             return Decision(Verdict.ALLOW, (), "")
         return Decision(Verdict.DENY, (), "masked")
     decision = Decision(Verdict.ALLOW, (), "")
-    for request in requests(str(case["do"]), resolver):
+    expected = int(case.get("row_estimate", -1))
+    for asked in requests(str(case["do"]), resolver):
+        request = msgspec.structs.replace(asked, row_estimate=expected)
         decision = policies.execute(who, target, application, request, moment)
         if decision.verdict is not Verdict.ALLOW:
             break

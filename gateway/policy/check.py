@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.policy import row_limits, schema
 from gateway.policy.catalog import parts_of
+from gateway.policy.estimating import ATTRIBUTE
 from gateway.policy.facts import RISKS
 from gateway.policy.source import Piece, pieces, plain
 
@@ -157,6 +158,7 @@ def _of_one(policy: _Policy, known: Known | None) -> Iterator[Finding]:
         yield policy.says(ERROR, wrong, piece.line_of("`@max_rows`"))
     if policy.effect == "permit" and policy.actions == {row_limits.UNLIMITED}:
         yield policy.says(WARNING, "adds nothing: all may whom no rule forbids it")
+    yield from _unknown_estimate(policy)
     if policy.effect == "forbid" and not (notes.get("message") and notes.get("how_to_ask")):
         yield policy.says(WARNING, "say why and whom to ask in @message and @how_to_ask")
     yield from _words(policy)
@@ -205,6 +207,22 @@ def _words(policy: _Policy) -> Iterator[Finding]:
                         text = f'"{word}" is never in {attribute["attr"]}'  # type: ignore[index]
                         line = policy.piece.line_of(f'`"{word}"`')
                         yield policy.says(ERROR, text, line)
+
+
+def _unknown_estimate(policy: _Policy) -> Iterator[Finding]:
+    """Rules that let pass what the planner was not asked about."""
+    lenient = "when" if policy.effect == "forbid" else "unless"
+    has = {"left": {"Var": "context"}, "attr": ATTRIBUTE}
+    for condition in policy.document["conditions"]:
+        if condition["kind"] != lenient:
+            continue
+        nodes = list(_walk(condition["body"]))
+        negated = [node for node in nodes if (node.get("!") or {}).get("arg") == {"has": has}]
+        if any(node.get("has") == has for node in nodes) and not negated:
+            text = f"passes what has no {ATTRIBUTE}: say what happens to that, as in"
+            text += f" unless {{ context has {ATTRIBUTE} && context.{ATTRIBUTE} <= 1000 }}"
+            line = policy.piece.line_of(f"`{ATTRIBUTE}`")
+            yield policy.says(WARNING, text, line)
 
 
 def _texts(value: Any) -> list[str]:

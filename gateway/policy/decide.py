@@ -27,6 +27,7 @@ from gateway.identity.principal import Principal
 from gateway.machine import Decision, Limit, Request, Verdict
 from gateway.policy import row_limits, schema, sql
 from gateway.policy.catalog import name_of, parts_of
+from gateway.policy.estimating import ATTRIBUTE as ESTIMATE
 from gateway.policy.facts import RISKS, Facts
 from gateway.policy.scopes import Scopes
 
@@ -228,6 +229,7 @@ class Policies:
             *self._key(principal, "execute", target, application, moment),
             request.kind,
             request.kinds,
+            request.row_estimate if self.asks_estimates else -1,
             request.facts,
         )
         known = self._known.get(key)
@@ -422,6 +424,12 @@ class Policies:
         return asked.ask(action, resources, context, contexts)
 
     @property
+    def asks_estimates(self) -> bool:
+        """Whether an answer may depend on how many rows are expected."""
+        context = self._mentions.context
+        return context is None or ESTIMATE in context
+
+    @property
     def speaks_of_time(self) -> bool:
         """Whether an answer may depend on when it is given."""
         return self._mentions.time
@@ -587,6 +595,8 @@ def _context(request: Request, facts: Facts) -> dict[str, Any]:
     }
     if facts.limit >= 0:
         context["limit"] = facts.limit
+    if request.row_estimate >= 0:
+        context[ESTIMATE] = request.row_estimate
     return context
 
 
@@ -683,6 +693,7 @@ class NoPolicies:
 
     digest = ""
     rules: Final[dict[str, Rule]] = {}
+    asks_estimates = False
 
     def connect(
         self,

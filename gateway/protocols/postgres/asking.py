@@ -57,6 +57,7 @@ _UNMASKED: Final = Plan("refuse", "a function by its number may read what you ma
 _UNCOUNTED: Final = "the values that it looks up cannot be counted: bind them, as text or numbers"
 _REPLAN: Final = Plan("refuse", "cached plan must not change result type", sqlstate="0A000")
 _MOST_MADE: Final = 10_000
+_BEGUN: Final = SessionNames()
 
 
 class Asking:
@@ -578,6 +579,7 @@ class Asking:
             tried=compared or (),
             unmasked=unmasked,
             uncounted=run.uncounted,
+            settled=self._meaning == _BEGUN,
         )
 
     def _named(self, statement: Statement) -> Prepared | None:
