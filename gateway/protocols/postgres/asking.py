@@ -579,7 +579,8 @@ class Asking:
             tried=compared or (),
             unmasked=unmasked,
             uncounted=run.uncounted,
-            settled=self._meaning == _BEGUN,
+            # Those of what was not understood may be anything.
+            settled=not facts.unknown and self._meaning == _BEGUN,
         )
 
     def _named(self, statement: Statement) -> Prepared | None:
