@@ -58,7 +58,9 @@ class Language:
         self._settings_changed = False
         # As the session began: RESET comes back to it.
         encoding = statuses.get("client_encoding", _UNCONVERTED[0])
-        self.converted = encoding not in (*_UNCONVERTED, statuses.get("server_encoding"))
+        # Written so that mypyc takes it: no star within `not in`.
+        server = statuses.get("server_encoding")
+        self.converted = encoding not in _UNCONVERTED and encoding != server
 
     def status(self, name: str, value: str) -> None:
         """A ParameterStatus."""
