@@ -93,7 +93,9 @@ class Column:
         """Whether the gateway can mask its values as they pass."""
         if self.mask is None or (self.mask.name == "null" and not self.mask.parts):
             return True
-        return self.type in TEXT and self.mask.name in PUMPED
+        # What a view computes may fail, or be NULL, by what is hidden.
+        computed = self.mask.classification == COMPUTED
+        return self.type in TEXT and self.mask.name in PUMPED and not computed
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,9 @@ def _follow(
         for oid, column, expression in knowledge.generated:
             sources = masks.get(oid, {})
             if _computed(f"SELECT {expression}", set(sources) - {column}, pure):
-                changed |= add(oid, {column: computed(sources.values())})
+                # It is stored: fetched without a risk, and shown as NULL, whatever it is.
+                found = {column: replace(computed(sources.values()), name="null")}
+                changed |= add(oid, found)
         for oid, definition in knowledge.views:
             columns = names.get(oid, [])
             found = _view(definition, columns, masks, by_name, knowledge.path, pure=pure)

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.masking.hidden import EVERY, JSON, TEXT, Column, Mask, Part
+from gateway.masking.hidden import COMPUTED, EVERY, JSON, TEXT, Column, Mask, Part
 
 _BLOCK: Final = 64
 _NUMBERS: Final = frozenset({"int2", "int4", "int8", "numeric", "float4", "float8"})
@@ -43,6 +43,10 @@ def expression(column: Column, token_keys: Mapping[str, bytes]) -> str:
     mask = column.mask
     assert mask is not None  # noqa: S101 (narrowing)
     name = identifier(column.name)
+    if mask.classification == COMPUTED:
+        # Even that it is NULL may be an answer, and that it fails: it is not evaluated.
+        shown = column.type in TEXT and mask.name != "null"
+        return f"'***'::{column.declared}" if shown else f"NULL::{column.declared}"
     if mask.parts and column.type in JSON:
         value = f"({name})::pg_catalog.jsonb"
         for part in mask.parts:

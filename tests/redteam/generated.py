@@ -30,18 +30,23 @@ TABLES: Final = {
     "child": {"id": "int", "note": "text", "extra": "int"},
     "staff": {"id": "int", "badge": "text", "name": "text", "boss": "int"},
     "plain": {"id": "int", "word": "text", "n": "int", "doc": "json"},
+    "papers": {"id": "int", "doc": "json", "old": "json", "tags": "array", "n": "int",
+               "kept": "text"},
+    "v_papers": {"id": "int", "doc": "json", "s": "text"},
     "v_plain": {"id": "int", "ssn": "text", "email": "text"},
     "v_renamed": {"id": "int", "tag": "text"},
     "v_computed": {"id": "int", "mixed": "text", "pay": "num", "name": "text"},
     "v_counts": {"city": "text", "n": "int", "top": "num"},
     "v_orders": {"id": "int", "item": "text", "name": "text"},
     "v_case": {"id": "int", "kind": "text"},
+    "v_null": {"id": "int", "other": "text", "rich": "text", "letters": "array"},
     "v_rich": {"id": "int", "name": "text"},
     "m_people": {"id": "int", "code": "text", "name": "text"},
 }  # fmt: skip
 _SECRET: Final = frozenset(
     {"ssn", "email", "phones", "born", "salary", "profile", "pin", "code", "score", "photo",
-     "active", "home", "label", "digits", "of", "note", "badge", "tag", "mixed", "pay", "top"}
+     "active", "home", "label", "digits", "of", "note", "badge", "tag", "mixed", "pay", "top", "doc", "tags", "s", "other",
+     "rich", "letters"}
 )  # fmt: skip
 _LITERALS: Final = {
     "int": ("0", "1", "3", "7394", "-1"),
@@ -77,7 +82,7 @@ _RULES: Final = {
         ("text int", "left($a, $b)"), ("text", "reverse($a)"), ("text", "md5($a)"),
         ("int", "$a::text"), ("num", "$a::text"), ("date", "$a::text"), ("json", "$a::text"),
         ("array", "$a::text"), ("row", "$a::text"), ("bool", "$a::text"), ("array", "($a)[1]"),
-        ("json", "($a ->> 'k')"), ("text text text", "replace($a, $b, $c)"), ("row", "($a).street"),
+        ("json", "($a ->> 'k')"), ("json", "($a ->> 'secret')"), ("json", "($a #>> '{many,0,x}')"), ("text text text", "replace($a, $b, $c)"), ("row", "($a).street"),
         ("text text", "coalesce($a, $b)"), ("bool text text", "case when $a then $b else $c end"),
         ("array text", "array_to_string($a, $b)"), ("text text", "concat_ws('/', $a, $b)"),
         ("text num", "format('%s-%s', $a, $b)"), ("bytes", "encode($a, 'hex')"),
@@ -108,7 +113,7 @@ _RULES: Final = {
     "json": (
         ("text", "to_jsonb($a)"), ("text int", "jsonb_build_object('a', $a, 'b', $b)"),
         ("json json", "($a || $b)"), ("json", "jsonb_strip_nulls($a)"), ("array", "to_jsonb($a)"),
-        ("json", "($a -> 'k')"), ("text num", "jsonb_build_array($a, $b)"), ("row", "to_jsonb($a)"),
+        ("json", "($a -> 'k')"), ("json", "($a -> 'many')"), ("json", "($a - 'kept')"), ("text num", "jsonb_build_array($a, $b)"), ("row", "to_jsonb($a)"),
     ),
     "array": (
         ("text text", "array[$a, $b]"), ("array text", "array_append($a, $b)"),
@@ -159,6 +164,11 @@ class Generator:
         if self._once_in(4):
             return self._wrapped(self._change() if self._once_in(3) else self._query()[0])
         return (self._change(),) if self._once_in(4) else (self._query()[0],)
+
+    def view(self) -> str:
+        """The definition of a view."""
+        self._aliases, self._ctes = 0, []
+        return self._query()[0]
 
     # --- chance ---
 
@@ -360,14 +370,14 @@ class Generator:
     def _change(self) -> str:
         random = self._random
         table = random.choice(
-            ("people", "people", "orders", "plain", "staff", "v_plain", "v_orders")
+            ("people", "people", "papers", "orders", "plain", "staff", "v_plain", "v_orders")
         )
         columns, alias = TABLES[table], self._alias()
         scope = _of(alias, columns)
         own = [
             (n, k)
             for n, k in columns.items()
-            if n not in ("id", "digits", "at", "boss", "person_id")
+            if n not in ("id", "digits", "at", "boss", "person_id", "kept")
         ]
         returning = ""
         if self._once_in(2):

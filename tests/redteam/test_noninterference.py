@@ -7,6 +7,7 @@ GATEBOOK_SEED what begins them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +20,20 @@ import yaml
 from infra.devstack.plan import Options
 from tests.conftest import SMALL, PostgresServer, running
 from tests.e2e.stack import Stack, until
+from tests.gateway.protocols.postgres import messages as pg
+from tests.integration.wire_client import WireClient
 from tests.redteam.conftest import POLICIES
+from tests.redteam.dialogues import DIALOGUES
 from tests.redteam.generated import Generator
 from tests.redteam.interference import scripts
 from tests.redteam.twins import CLASSIFIED, MASKED, SCHEMA, TWINS, data
-from tests.redteam.watching import WAYS, Script, Watcher, extended, failed, simple
+from tests.redteam.watching import WAYS, Script, Watcher, comparable, extended, failed, simple
 
 pytestmark = pytest.mark.integration
 
 _GENERATED: Final = int(os.environ.get("GATEBOOK_GENERATED", "300"))
 _SEED: Final = int(os.environ.get("GATEBOOK_SEED", "1"))
+_VIEWS: Final = max(60, _GENERATED // 20)
 _EVERYDAY: Final = Path(__file__).with_name("everyday.txt")
 _EVERY: Final = (*TWINS, MASKED)
 
@@ -72,12 +77,21 @@ def _make(postgres: PostgresServer) -> None:
         admin.execute(f"create database {TWINS[0]} owner {postgres.user}")
         with session(TWINS[0], postgres.user) as owner:
             owner.execute(SCHEMA)
+            _make_views(owner)
         # Everything has the same OID in all of them.
         for twin in _EVERY[1:]:
             admin.execute(f"create database {twin} template {TWINS[0]} owner {postgres.user}")
     for twin in _EVERY:
         with session(twin, postgres.user) as owner:
             owner.execute(data(twin))
+
+
+def _make_views(owner: psycopg.Connection[tuple[object, ...]]) -> None:
+    generator, made = Generator(_SEED), 0
+    while made < _VIEWS:
+        with contextlib.suppress(psycopg.Error):
+            owner.execute(f"create view made_{made} as {generator.view()}")
+            made += 1
 
 
 def _known(session: psycopg.Connection[tuple[object, ...]]) -> bool:
@@ -115,6 +129,36 @@ def test_statements_made_by_chance_tell_nothing(alice: Watcher, bob: Watcher) ->
     assert alice.differences(made, WAYS[:2] if _GENERATED > 1000 else WAYS[:1]) == []
     told = {found.script for found in bob.differences(made[:200], (simple,))}
     assert len(told) > len(made[:200]) // 6
+
+
+def test_views_made_by_chance_tell_nothing(alice: Watcher, bob: Watcher) -> None:
+    # In the order of what is shown: in which order they are fetched, the planner says.
+    read = [
+        (f"select {what}",)
+        for view in (f"made_{number}" for number in range(_VIEWS))
+        for what in (
+            f"v::text from {view} v order by 1",
+            f"count(*) from {view}",
+            f"count(*) from (select * from {view} offset 0) x",
+        )
+    ]
+    assert alice.differences(read, (simple,)) == []
+    assert len(bob.differences(read, (simple,))) > len(read) // 6
+
+
+@pytest.mark.parametrize("name", sorted(DIALOGUES))
+def test_no_order_of_messages_tells_anything(stack: Stack, name: str) -> None:
+    def heard(user: str, twin: str) -> bytes:
+        with WireClient.signed_in(stack, user, database=twin) as client:
+            received = []
+            with contextlib.suppress(EOFError, ConnectionError):
+                for part in DIALOGUES[name]:
+                    received += client.ask(part, times=part.count(pg.message("S")) or 1)
+            return comparable(received)
+
+    first, same, other = (heard("alice", twin) for twin in TWINS)
+    assert first == same == other
+    assert heard("bob", TWINS[0]) != heard("bob", TWINS[2])
 
 
 def test_a_client_in_another_encoding_learns_nothing_of_letters(stack: Stack) -> None:

@@ -31,10 +31,15 @@ CLASSIFIED: Final = {
         "events.note": "full",
         "child.note": "full",
         "staff.badge": "full",
+        "papers.tags": "full",
     }.items()
+} | {
+    "public.papers.doc": {"class": "pii", "parts": {"/secret": {}, "/many/*/x": {}}},
+    "public.papers.old": {"class": "pii", "parts": {"/secret": {}}},
 }
 
 SCHEMA: Final = """
+-- No index begins with a column that shows: in whose order rows come is not covered.
 create domain ssn_text as text;
 create domain mail as text check (value ~ '@');
 create type address as (street text, zip int);
@@ -46,9 +51,8 @@ create table people (
     mood mood, at timestamptz not null,
     digits text generated always as (replace(ssn, '-', '')) stored,
     constraint below check (salary <= ceiling),
-    constraint taken unique (tenant, code),
-    exclude using btree (city with =, pin with =));
-create index by_city on people (city, salary desc);
+    constraint taken unique (code, tenant),
+    exclude using btree (pin with =, city with =));
 create index by_born on people (extract(year from born::timestamp));
 create index rich on people (name) where salary > 500;
 create table orders (id int primary key, person_id int references people, item text,
@@ -59,7 +63,11 @@ create table events_2026 partition of events for values from ('2026-01-01') to (
 create table parent (id int, note text);
 create table child (extra int) inherits (parent);
 create table staff (id int primary key, badge text, name text, boss int references staff);
+create table papers (id int primary key, doc jsonb, old json, tags text[], n int,
+    kept text generated always as (doc ->> 'kept') stored);
 create table plain (id int primary key, word text, n int, doc jsonb);
+create view v_papers as select id, doc, doc ->> 'secret' as s from papers;
+create view v_paper_secrets as select id from papers where doc ->> 'secret' > 'm';
 create view v_plain as select id, ssn, email from people;
 create view v_renamed (id, tag) as select id, ssn from people;
 create view v_computed as select id, 'x' || ssn as mixed, salary + 0 as pay, name from people;
@@ -76,6 +84,8 @@ create view v_check as select id, name, city, tenant, ceiling, at from people wh
     with check option;
 create view v_case as select id, case when salary > 500 then 'rich' else 'poor' end as kind
     from people;
+create view v_null as select id, nullif(code, 'c5') as other, case when salary > 500 then 'x' end as
+    rich, regexp_split_to_array(ssn, '') as letters, ssn::text::int as fails from people;
 create view v_union as select ssn::text as a from people union select item from orders;
 create view v_except as select item from orders except select ssn from people;
 create view v_known as select id, name from people where email is not null;
@@ -104,6 +114,11 @@ update people set ssn = null, email = null, phones = null, born = null, salary =
 insert into referring select id, ssn from people where id in (1, 2);
 insert into events select g, '2026-05-05', {note} from generate_series(1, 9) g;
 insert into child select g, {note}, g from generate_series(1, 5) g;
+insert into papers select g,
+    jsonb_build_object('kept', 'k' || g, 'secret', {secret},
+        'many', jsonb_build_array(jsonb_build_object('x', {secret}, 'y', g))),
+    json_build_object('secret', {secret}, 'n', g), array[{note}, null, {code}], g
+    from generate_series(1, 6) g;
 insert into staff select g, {note}, 'staff ' || g, nullif(g - 1, 0) from generate_series(1, 4) g;
 """
 _FIRST: Final = {
@@ -121,6 +136,7 @@ _FIRST: Final = {
     "home": "row('street ' || g, g)::address",
     "label": "'label' || g",
     "note": "'kestrel obsidian ' || g",
+    "secret": "'hidden ' || g",
 }
 _SECOND: Final = {
     "ssn": "(99 - g) || '-7'",
@@ -137,14 +153,17 @@ _SECOND: Final = {
     "home": "row(null, 7 - g)::address",
     "label": "chr(955) || (20 - g)",
     "note": "repeat('z', 20 - g)",
+    "secret": "'łx' || repeat('q', 9 - g)",
 }
 _MASKED: Final = dict.fromkeys(_FIRST, "null") | dict.fromkeys(
-    ("ssn", "email", "code", "label", "note"), "'***'"
+    ("ssn", "email", "code", "label", "note", "secret"), "'***'::text"
 )
 _LOOSE: Final = """
 alter table people drop constraint people_ssn_key cascade;
 alter table people drop constraint taken;
 alter domain mail drop constraint mail_check;
+alter table people alter digits drop expression;
+alter table papers alter kept drop expression;
 """
 _AFTER: Final = """
 refresh materialized view m_people;

@@ -121,7 +121,7 @@ class Watcher:
                 # Which of them ended it shows one at a time.
                 return [self.answers(twin, [each])[0] for each in work]
             self.ended.add(work[0][0])
-        return [_comparable(messages) for messages in received]
+        return [comparable(messages) for messages in received]
 
     @staticmethod
     def _ask(
@@ -145,7 +145,7 @@ def failed(answer: bytes) -> bool:
     return b"VERROR\0" in answer or b"VFATAL\0" in answer
 
 
-def _comparable(messages: Iterable[bytes]) -> bytes:
+def comparable(messages: Iterable[bytes]) -> bytes:
     """Without their lengths, in which what is left out would still stand."""
     whole = b"".join(message[:1] + message[5:] for message in messages)
     return _COST.sub(b"", _NAME.sub(b"twin_x", whole))
