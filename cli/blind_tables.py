@@ -158,9 +158,10 @@ class Tables:
 
     def wraps(self, key_ids: Iterable[bytes] | None = None) -> Iterator[KeyWraps]:
         """The vault's wrapped keys."""
-        where = ""
+        # Shares of quorums open nothing by themselves.
+        where = "WHERE quorum = ''"
         if key_ids is not None:
-            where = f"WHERE key_id IN ({','.join(repr(str(UUID(bytes=k))) for k in key_ids)})"
+            where += f" AND key_id IN ({','.join(repr(str(UUID(bytes=k))) for k in key_ids)})"
         for key_id, recipients, ciphertexts in clickhouse.lines(
             self.document,
             "SELECT hex(key_id), groupArray(recipient), groupArray(base64Encode(ciphertext))"

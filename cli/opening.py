@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from cli import quorums
 from cli.problems import Problem
 from processors import pgtypes
 from schemas import events
@@ -27,23 +29,26 @@ class Sealed:
         rows: list[dict[str, Any]],
         wraps: list[dict[str, Any]],
         private: X25519PrivateKey,
+        given: Sequence[quorums.ShareFile] = (),
     ) -> None:
-        """Raises Problem: erased, not wrapped to this key, or altered."""
+        """Raises Problem: erased, not wrapped to this key, too few shares, or altered."""
         self._rows = rows
         self._archive = Archive()
         self._openers: dict[str, Opener] = {}
+        shared = quorums.of_rows(wraps)
         for key in {row["key"] for row in rows}:
+            ids = [UUID(row["id"]) for row in rows if row["key"] == key]
             mine = [
                 events.Wrap(wrap["recipient"], b64decode(wrap["ciphertext"]))
                 for wrap in wraps
-                if wrap["key"] == key
+                if wrap["key"] == key and not wrap["quorum"]
             ]
-            if not mine:
+            boards = shared.get(key, {})
+            if not mine and not boards:
                 raise Problem(f"key {key} was erased: nobody can open this any more")
-            self._openers[key] = _opener(events.KeyWraps(UUID(key).bytes, mine), private)
-        for row in rows:
-            if _hash(row) != row["event_hash"].lower():
-                raise Problem(f"event {row['id']} was altered: its hash does not match")
+            made = events.KeyWraps(UUID(key).bytes, mine, list(boards.values()))
+            self._openers[key] = _opener(made, private, ids, given)
+        unaltered(rows)
 
     def shown(self) -> list[dict[str, Any]]:
         """Each event's original. Raises Problem."""
@@ -68,14 +73,33 @@ class Sealed:
         }
 
 
-def _opener(wraps: events.KeyWraps, private: X25519PrivateKey) -> Opener:
+def _opener(
+    wraps: events.KeyWraps,
+    private: X25519PrivateKey,
+    ids: list[UUID],
+    given: Sequence[quorums.ShareFile],
+) -> Opener:
     for wrap in wraps.wraps:
         try:
             return Opener(unwrap(wraps, wrap.recipient, private))
         except SealingError:
             continue
-    names = ", ".join(wrap.recipient for wrap in wraps.wraps)
-    raise Problem(f"this key opens none of the wraps; they are for: {names}")
+    boards = {board.name: board for board in wraps.quorums}
+    shared = quorums.data_key(str(UUID(bytes=wraps.key_id)), boards, private, ids, given)
+    if shared is not None:
+        return Opener(shared)
+    names = [wrap.recipient for wrap in wraps.wraps]
+    names += [
+        f"{member.recipient} in {name}" for name, of in boards.items() for member in of.members
+    ]
+    raise Problem(f"this key opens none of the wraps; they are for: {', '.join(names)}")
+
+
+def unaltered(rows: list[dict[str, Any]]) -> None:
+    """Raise Problem for an event that is not the one its hash was made of."""
+    for row in rows:
+        if _hash(row) != row["event_hash"].lower():
+            raise Problem(f"event {row['id']} was altered: its hash does not match")
 
 
 def _hash(row: dict[str, Any]) -> str:

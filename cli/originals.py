@@ -1,11 +1,12 @@
-"""`gatebook unseal` and `erase`: originals opened by those who can, or by nobody ever again."""
+"""`gatebook unseal`, `share` and `erase`: originals for those who can open them, or for nobody."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -14,7 +15,12 @@ from cli.problems import Problem
 from cli.running import StateDirOption, running
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import (
+        X25519PrivateKey,
+        X25519PublicKey,
+    )
+
+T = TypeVar("T")
 
 _COLUMNS = (
     "toString(event_id) AS id, toString(key_id) AS key, hex(session_id) AS session, kind, stream,"
@@ -22,10 +28,17 @@ _COLUMNS = (
     " hex(schema_sha256) AS digest, base64Encode(payload) AS payload"
 )
 
+_WRAPS = (
+    "toString(key_id) AS key, recipient, quorum, threshold, position, version,"
+    " base64Encode(public_key) AS public_key, base64Encode(commitment) AS commitment,"
+    " base64Encode(ciphertext) AS ciphertext"
+)
+
 _AT_ONCE = 5000
 """Keys of one erasure at most."""
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
+KeyOption = Annotated[Path, typer.Option("--key", help="Your private key (X25519, PEM).")]
 UserOption = Annotated[
     str | None, typer.Option("--user", "-u", help="Who asks, when several are signed in.")
 ]
@@ -36,17 +49,26 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="[bold]Examples[/bold]\n\n  gatebook unseal 0199f3c2-... --reason 'case 4711'"
         " --key carol.pem"
+        "\n\n  gatebook unseal 0199f3c2-... --reason 'case 4711' --key carol.pem --share dave.share"
     )(unseal)
+    app.command(
+        epilog="[bold]Examples[/bold]\n\n  gatebook share 0199f3c2-... --reason 'case 4711'"
+        " --key dave.pem --for carol.pub.pem"
+    )(share)
     app.command(
         epilog="[bold]Examples[/bold]\n\n  gatebook erase --session 0199f3c2-... --reason 'GDPR 17'"
         "\n\n  gatebook erase --principal alice --reason 'GDPR 17' --yes"
     )(erase)
 
 
-def unseal(
+def unseal(  # noqa: PLR0917 (a command line's options are its parameters)
     identifier: Annotated[str, typer.Argument(metavar="ID", help="Of an event or a statement.")],
     reason: ReasonOption,
-    key: Annotated[Path, typer.Option("--key", help="Your private key (X25519, PEM).")],
+    key: KeyOption,
+    share: Annotated[
+        list[Path] | None,
+        typer.Option("--share", help="What another member of your quorum gave you; repeatable."),
+    ] = None,
     state_dir: StateDirOption = None,
     user: UserOption = None,
 ) -> None:
@@ -54,11 +76,81 @@ def unseal(
 
     Your key stays on this machine: sealed originals come here and are opened here.
     """
-    from cli import clickhouse, desk, opening
+    from cli import desk, opening, quorums
 
     state, document = running(state_dir)
     wanted = uuid(identifier)
     private = private_of(key)
+    given = [quorums.ShareFile.read(path) for path in share or []]
+    rows, wraps = _sealed(document, wanted)
+    sealed = opening.Sealed(rows, wraps, private, given)
+    recorded = desk.record(
+        state,
+        document,
+        user,
+        "/unsealings",
+        {"events": [row["id"] for row in rows], "reason": reason},
+    )
+    print(f"recorded as {recorded}", file=sys.stderr)
+    print(json.dumps(sealed.shown(), ensure_ascii=False, indent=2))
+
+
+def share(  # noqa: PLR0917 (a command line's options are its parameters)
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="Of an event or a statement.")],
+    reason: ReasonOption,
+    key: KeyOption,
+    receiver: Annotated[
+        Path, typer.Option("--for", help="Public key of the member who is to open it.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; GIVER.share by default.")
+    ] = None,
+    state_dir: StateDirOption = None,
+    user: UserOption = None,
+) -> None:
+    """Give another member of your quorum your share of the keys to an original, in a file.
+
+    Only that member can use it, and only for this. Recorded before the file is written.
+    """
+    from cli import desk, opening, quorums
+
+    state, document = running(state_dir)
+    wanted = uuid(identifier)
+    private, public = private_of(key), _public(receiver)
+    if public == private.public_key():
+        raise Problem("--for is your own key: a share is given to another member")
+    rows, wraps = _sealed(document, wanted)
+    opening.unaltered(rows)
+    ids = [UUID(row["id"]) for row in rows]
+    made = quorums.shares(quorums.of_rows(wraps), private, public, ids)
+    path = out or Path(f"{made.giver}.share")
+    if path.exists():
+        raise Problem(f"{path} is there already")
+    recorded = desk.record(
+        state,
+        document,
+        user,
+        "/shares",
+        {
+            "events": [row["id"] for row in rows],
+            "keys": [str(part.key) for part in made.parts],
+            "quorum": made.quorum,
+            "giver": made.giver,
+            "receiver": made.receiver,
+            "reason": reason,
+        },
+    )
+    print(f"recorded as {recorded}", file=sys.stderr)
+    made.write(path)
+    print(f"{path}: the share of {made.giver} in {made.quorum}, for {made.receiver} alone")
+
+
+def _sealed(
+    document: dict[str, Any], wanted: UUID
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the vault: sealed events, and the wraps of their keys. Raises Problem."""
+    from cli import clickhouse
+
     rows = _rows(
         clickhouse.query(
             document,
@@ -71,25 +163,13 @@ def unseal(
     if not rows:
         raise Problem(f"the vault holds no original of {wanted}")
     keys = sorted({row["key"] for row in rows})
-    wraps = _rows(
-        clickhouse.query(
-            document,
-            "SELECT toString(key_id) AS key, recipient, base64Encode(ciphertext) AS ciphertext"
-            f" FROM vault_wraps FINAL WHERE key_id IN ({_quoted(keys)})",
-            "JSONEachRow",
-            vault=True,
-        )
-    )
-    sealed = opening.Sealed(rows, wraps, private)
-    recorded = desk.record(
-        state,
+    wraps = clickhouse.query(
         document,
-        user,
-        "/unsealings",
-        {"events": [row["id"] for row in rows], "reason": reason},
+        f"SELECT {_WRAPS} FROM vault_wraps FINAL WHERE key_id IN ({_quoted(keys)})",
+        "JSONEachRow",
+        vault=True,
     )
-    print(f"recorded as {recorded}", file=sys.stderr)
-    print(json.dumps(sealed.shown(), ensure_ascii=False, indent=2))
+    return rows, _rows(wraps)
 
 
 def erase(  # noqa: PLR0917 (a command line's options are its parameters)
@@ -181,10 +261,22 @@ def _rows(text: str) -> list[dict[str, Any]]:
 
 def private_of(path: Path) -> X25519PrivateKey:
     """An auditor's key. Raises Problem."""
-    from schemas.sealing import SealingError, private_key
+    from schemas.sealing import private_key
+
+    return _key(path, private_key)
+
+
+def _public(path: Path) -> X25519PublicKey:
+    from schemas.sealing import public_key
+
+    return _key(path, public_key)
+
+
+def _key(path: Path, parse: Callable[[bytes], T]) -> T:
+    from schemas.sealing import SealingError
 
     try:
-        return private_key(path.read_bytes())
+        return parse(path.read_bytes())
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from None
     except SealingError as error:

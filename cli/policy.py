@@ -107,13 +107,28 @@ def check(
     found = findings(files, known)
     for finding in found:
         print(f"{chosen / finding.file}:{str(finding).partition(':')[2]}")
+    doubtful = [] if settings is None else _doubtful(settings)
+    for text in doubtful:
+        print(f"warning: {text}")
     wrong = errors(found)
-    rest = len(found) - len(wrong)
+    rest = len(found) - len(wrong) + len(doubtful)
     if known is None:
         print("(no settings: names of targets and columns are not checked; see --config)")
     print(f"{_count(len(files), 'file')}: {_count(len(wrong), 'error')}, {_count(rest, 'warning')}")
-    if wrong or (strict and found):
+    if wrong or (strict and rest):
         raise typer.Exit(1)
+
+
+def _doubtful(settings: Settings) -> list[str]:
+    from gateway.recipients import recipients_of, warnings
+    from schemas.settings import SettingsError
+
+    try:
+        return warnings(recipients_of(settings)) if settings.recipients else []
+    except SettingsError as error:
+        # Policies are written on other machines than those that have the keys.
+        print(f"({error}: recipients are not checked)")
+        return []
 
 
 def _count(number: int, noun: str) -> str:

@@ -21,6 +21,7 @@ from gateway.health import HttpServer, application
 from gateway.listener import listen
 from gateway.memory import give_back
 from gateway.node import Node
+from gateway.recipients import warnings
 from schemas.settings import Settings, SettingsError, load
 
 log = structlog.get_logger("gateway")
@@ -56,6 +57,8 @@ async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises SettingsError."""
     gateway = settings.gateway
     node = Node(settings)
+    for text in warnings(node.recipients):
+        log.warning(text)
     server = await listen(node)
     health = HttpServer(
         application(node.journal), settings.gateway.metrics_host, settings.gateway.metrics_port

@@ -1,6 +1,8 @@
 """The desk: auditors say what they are about to do, and it is in the book before they do it.
 
     POST /unsealings  {"events": [id, ...], "reason": text}
+    POST /shares     {"events": [id, ...], "keys": [id, ...], "quorum": name, "giver": name,
+                      "receiver": name, "reason": text}
     POST /erasures    {"person": text, "sessions": [id, ...], "keys": [id, ...], "reason": text}
 
 The person is known by the bearer token, as at the other doors. 201 means: the event is durable
@@ -39,6 +41,7 @@ _MAX_BODY: Final = 1024 * 1024
 _MOST: Final = 10_000
 
 _Ids = Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=_MOST)]
+_Name = Annotated[str, msgspec.Meta(pattern=r"\S", max_length=200)]
 _Why = Annotated[str, msgspec.Meta(pattern=r"\S", max_length=1000)]
 
 
@@ -46,6 +49,17 @@ class Unsealing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which events, and why."""
 
     events: _Ids
+    reason: _Why
+
+
+class Sharing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose share, for whom, of which keys, to open what, and why."""
+
+    events: _Ids
+    keys: _Ids
+    quorum: _Name
+    giver: _Name
+    receiver: _Name
     reason: _Why
 
 
@@ -86,7 +100,11 @@ class Desk:
             return Route(path, answer, methods=["POST"])
 
         return Starlette(
-            routes=[route("/unsealings", self._unseal), route("/erasures", self._erase)]
+            routes=[
+                route("/unsealings", self._unseal),
+                route("/shares", self._share),
+                route("/erasures", self._erase),
+            ]
         )
 
     async def _unseal(self, request: Request) -> bytes:
@@ -94,6 +112,23 @@ class Desk:
         asked = await _body(request, Unsealing)
         head = self._head(request, person)
         event = events.Unsealed(*head, _bytes(asked.events), _said(asked.reason))
+        await self._record(event)
+        return event.event_id
+
+    async def _share(self, request: Request) -> bytes:
+        person = await self._known(request, self._settings.unsealers)
+        asked = await _body(request, Sharing)
+        if asked.giver == asked.receiver:
+            raise _Answer(400, "a share is given to another member")
+        event = events.ShareGiven(
+            *self._head(request, person),
+            _bytes(asked.events),
+            _bytes(asked.keys),
+            _said(asked.quorum),
+            _said(asked.giver),
+            _said(asked.receiver),
+            _said(asked.reason),
+        )
         await self._record(event)
         return event.event_id
 

@@ -20,6 +20,7 @@ from gateway.lookups import Lookups
 from gateway.policy.decide import NoPolicies, Policies
 from gateway.policy.sql import Analyser
 from gateway.policy_files import Load, Watch
+from gateway.recipients import recipients_of
 from gateway.recorder import Clock
 from gateway.sessions import Sessions
 from schemas import VERSION, codec, topics
@@ -34,7 +35,7 @@ from schemas.events import (
 )
 from schemas.ids import Ids
 from schemas.masking.detect import scrub
-from schemas.sealing import KEY_BYTES, Recipients, Sealer, SealingError
+from schemas.sealing import KEY_BYTES, Sealer
 from schemas.settings import Settings, SettingsError, Target
 
 
@@ -56,7 +57,7 @@ class Node:
         self.logins = Logins(settings.gateway.postgres.max_logins)
         self.authenticator = OidcAuthenticator(settings.oidc)
         self.policies: Policies | NoPolicies = NoPolicies()
-        self.recipients = _recipients(settings)
+        self.recipients = recipients_of(settings)
         self.lookups = Lookups(os.urandom(KEY_BYTES))
         self.catalogs = {
             name: Catalog(target, settings.gateway.catalog_refresh_s, self)
@@ -204,14 +205,3 @@ class Node:
             principal=NOBODY,
             client=Client("", 0, ""),
         )
-
-
-def _recipients(settings: Settings) -> Recipients:
-    try:
-        return Recipients.of(
-            (recipient.name, recipient.public_key.read_bytes()) for recipient in settings.recipients
-        )
-    except OSError as error:
-        raise SettingsError(f"recipients: cannot read {error.filename}") from None
-    except SealingError as error:
-        raise SettingsError(f"recipients: {error}") from None

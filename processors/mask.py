@@ -38,6 +38,7 @@ from schemas.events import (
     SessionClosed,
     SessionOpened,
     SessionOpenedOriginal,
+    ShareGiven,
     StreamBegan,
     Unsealed,
 )
@@ -404,6 +405,17 @@ def _unsealed(event: Unsealed, original: Original | None, target: Target) -> _Fi
     return {"reason": event.reason, "details": _json({"events": _ids(event.events)})}
 
 
+def _share_given(event: ShareGiven, original: Original | None, target: Target) -> _Fields:
+    details = {
+        "events": _ids(event.events),
+        "giver": event.giver,
+        "keys": _ids(event.keys),
+        "quorum": event.quorum,
+        "receiver": event.receiver,
+    }
+    return {"reason": event.reason, "details": _json(details)}
+
+
 def _erased(event: Erased, original: Original | None, target: Target) -> _Fields:
     details = {
         "keys": _ids(event.keys),
@@ -426,5 +438,6 @@ _MAKERS: Final[dict[type[Event], Callable[[Any, Original | None, Target], _Field
     PolicyLoaded: _policy_loaded,
     ClassificationChanged: _classification_changed,
     Unsealed: _unsealed,
+    ShareGiven: _share_given,
     Erased: _erased,
 }

@@ -37,7 +37,7 @@ from schemas.masking.applied import Applied, UnknownClassification
 from schemas.masking.columns import Classification, ColumnMask
 from schemas.masking.masks import of_audit_copy
 from schemas.sealing import SealingError
-from schemas.settings import Settings, SettingsError, Target
+from schemas.settings import Recipient, Settings, SettingsError, Target
 
 log = structlog.get_logger()
 
@@ -75,7 +75,7 @@ def private_key(settings: Settings) -> X25519PrivateKey:
     try:
         private = sealing.private_key(settings.mask.private_key.read().encode())
         for recipient in settings.recipients:
-            if recipient.name != RECIPIENT:
+            if not isinstance(recipient, Recipient) or recipient.name != RECIPIENT:
                 continue
             public = sealing.public_key(recipient.public_key.read_bytes())
             # With another key every single event would become a dead letter.

@@ -217,6 +217,17 @@ class Unsealed(Event, frozen=True):
     reason: str
 
 
+class ShareGiven(Event, frozen=True):
+    """`context` is that of who gave it, without a target."""
+
+    events: list[bytes]
+    keys: list[bytes]
+    quorum: str
+    giver: str
+    receiver: str
+    reason: str
+
+
 class Erased(Event, frozen=True):
     """`context` is that of who asked, without a target."""
 
@@ -289,9 +300,23 @@ class Wrap(_Record, frozen=True):
     ciphertext: bytes
 
 
+class MemberWrap(_Record, frozen=True):
+    recipient: str
+    public_key: bytes
+    commitment: bytes
+    ciphertext: bytes
+
+
+class QuorumWraps(_Record, frozen=True):
+    name: str
+    threshold: int
+    members: list[MemberWrap]
+
+
 class KeyWraps(_Record, frozen=True):
     key_id: bytes
     wraps: list[Wrap]
+    quorums: list[QuorumWraps] = []
 
 
 class ClassifiedColumn(_Record, frozen=True):
@@ -318,6 +343,7 @@ KINDS: Final[tuple[type[Event], ...]] = (
     PolicyLoaded,
     ClassificationChanged,
     Unsealed,
+    ShareGiven,
     Erased,
 )
 ORIGINALS: Final[dict[type[Event], type[_Record]]] = {

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from schemas.events import KeyWraps, Wrap
+from schemas.quorum import Quorum, QuorumError, raw
 
 KEY_BYTES: Final = 32
 MAX_ORIGINAL: Final = 64 * 1024 * 1024
@@ -76,15 +77,34 @@ class Recipients:
     """Everyone who may open what is sealed from now on."""
 
     keys: tuple[tuple[str, X25519PublicKey], ...]
+    quorums: tuple[Quorum, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.keys:
+        if not self.keys and not self.quorums:
             raise SealingError("no recipient: what nobody can open would be lost")
 
     @classmethod
-    def of(cls, pems: Iterable[tuple[str, bytes]]) -> Recipients:
-        """From (name, PEM) pairs."""
-        return cls(tuple((name, public_key(pem)) for name, pem in pems))
+    def of(
+        cls,
+        pems: Iterable[tuple[str, bytes]],
+        quorums: Iterable[tuple[str, int, Iterable[tuple[str, bytes]]]] = (),
+    ) -> Recipients:
+        """From (name, PEM) pairs, and of quorums (name, threshold, such pairs)."""
+        try:
+            boards = tuple(Quorum(name, needed, _keys(of)) for name, needed, of in quorums)
+        except QuorumError as error:
+            raise SealingError(str(error)) from None
+        return cls(_keys(pems), boards)
+
+    def also_alone(self) -> list[tuple[str, str]]:
+        """(quorum, member) of those who can open without their quorum."""
+        alone = {raw(key) for _, key in self.keys}
+        return [
+            (quorum.name, name)
+            for quorum in self.quorums
+            for name, key in quorum.members
+            if raw(key) in alone
+        ]
 
     def wrap(self, key_id: bytes, key: bytes) -> KeyWraps:
         """The data key, encrypted to each."""
@@ -94,7 +114,12 @@ class Recipients:
                 Wrap(name, _SUITE.encrypt(key, public, info=_info(key_id, name)))
                 for name, public in self.keys
             ],
+            [quorum.wrap(key_id, key) for quorum in self.quorums],
         )
+
+
+def _keys(pems: Iterable[tuple[str, bytes]]) -> tuple[tuple[str, X25519PublicKey], ...]:
+    return tuple((name, public_key(pem)) for name, pem in pems)
 
 
 def unwrap(wraps: KeyWraps, recipient: str, private: X25519PrivateKey) -> bytes:

@@ -418,6 +418,31 @@ class Recipient(_Section):
     public_key: Path = Field(..., description="X25519 public key, PEM.")
 
 
+class Member(_Section):
+    """One of a quorum."""
+
+    name: str = Field(..., description="The auditor's name.")
+    public_key: Path = Field(..., description="X25519 public key, PEM.")
+
+
+class Quorum(_Section):
+    """People who open originals together, and none of them alone."""
+
+    name: str = Field(..., description="The quorum's name, for instance `audit-board`.")
+    threshold: int = Field(..., ge=2, description="How many of its members open together.")
+    members: list[Member] = Field(
+        ..., min_length=2, max_length=16, description="Each with a name and a key of his own."
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Quorum:
+        if self.threshold > len(self.members):
+            raise ValueError(f"{self.name}: {self.threshold} of {len(self.members)} members")
+        if len({member.name for member in self.members}) < len(self.members):
+            raise ValueError(f"{self.name}: two members have one name")
+        return self
+
+
 class Settings(BaseSettings):
     """The whole document."""
 
@@ -427,9 +452,10 @@ class Settings(BaseSettings):
 
     kafka: Kafka = Field(default_factory=Kafka)  # type: ignore[arg-type]
     oidc: Oidc | None = Field(None)
-    recipients: list[Recipient] = Field(
+    recipients: list[Recipient | Quorum] = Field(
         default_factory=list,
-        description="Who can open sealed originals: the mask processor, auditors.",
+        description="Who can open sealed originals: the mask processor and auditors, each alone, "
+        "and quorums, of which some members together.",
     )
     targets: Annotated[list[Target], Field(default_factory=list)]
     gateway: Gateway = Field(default_factory=Gateway)  # type: ignore[arg-type]

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from schemas import chain
 from schemas.codec import Archive, CodecError
-from schemas.events import NONE_ID, Masked
+from schemas.events import NONE_ID, KeyWraps, Masked
+from schemas.shamir import MOST
 from sinks.ranges import Record
 from sinks.rows import Poison, storable
 
@@ -40,7 +41,12 @@ _WRAPS: Final = pa.schema(
     [
         ("key_id", _ID),
         ("recipient", pa.string()),
+        ("quorum", pa.string()),
         ("ciphertext", pa.binary()),
+        ("threshold", pa.uint8()),
+        ("position", pa.uint8()),
+        ("public_key", pa.binary()),
+        ("commitment", pa.binary()),
         ("version", pa.uint64()),
     ]
 )
@@ -134,11 +140,25 @@ def wraps(archive: Archive, records: Sequence[Record]) -> tuple[Wraps, list[Pois
             except CodecError as error:
                 poison.append(Poison(record.offset, str(error)))
                 continue
-            latest[key] = [
-                (key, wrap.recipient, wrap.ciphertext, record.offset) for wrap in made.wraps
-            ]
+            latest[key] = _rows(made, record.offset)
     rows = [row for found in latest.values() for row in found]
     return Wraps(_table(rows, _WRAPS), erased), poison
+
+
+def _rows(made: KeyWraps, version: int) -> list[tuple[Any, ...]]:
+    key = made.key_id
+    rows: list[tuple[Any, ...]] = [
+        (key, wrap.recipient, "", wrap.ciphertext, 0, 0, b"", b"", version) for wrap in made.wraps
+    ]
+    for quorum in made.quorums:
+        if max(quorum.threshold, len(quorum.members)) > MOST or quorum.threshold < 1:
+            raise CodecError("a quorum that cannot be")
+        for position, member in enumerate(quorum.members, 1):
+            rows.append(
+                (key, member.recipient, quorum.name, member.ciphertext, quorum.threshold, position,
+                 member.public_key, member.commitment, version)
+            )  # fmt: skip
+    return rows
 
 
 def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:

@@ -199,6 +199,9 @@ def test_a_desk_records_no_nonsense(stack: Stack, body: bytes, status: int) -> N
         )
         assert answer.status_code == status
         assert client.post("/unsealings", content=body).status_code == 401
+        # A share says whose and for whom besides.
+        answer = client.post("/shares", content=body, headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == status
     assert (
         stack.rows("select count() as n from audit_events where event_type = 'Unsealed'") == before
     )

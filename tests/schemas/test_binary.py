@@ -63,7 +63,8 @@ def _as_struct(value: Any, node: Any) -> Any:
     if isinstance(node, dict) and node.get("type") == "array":
         return [_as_struct(item, node["items"]) for item in value]
     if isinstance(node, dict) and node.get("type") == "record":
-        return type("Struct", (), value)
+        fields = {field["name"]: field["type"] for field in node["fields"]}
+        return type("Struct", (), {name: _as_struct(value[name], fields[name]) for name in fields})
     return value
 
 
