@@ -151,6 +151,7 @@ async def _seen(target: Target) -> list[str]:
     import asyncpg
 
     from gateway.catalog import connect
+    from gateway.introspection import OWN_NAMES
     from schemas.settings import SettingsError
 
     where = f"{target.host}:{target.port}"
@@ -170,9 +171,11 @@ async def _seen(target: Target) -> list[str]:
     except (OSError, TimeoutError, asyncpg.InterfaceError, ValueError) as error:
         raise _Unusable(f"{where} does not answer: {error or type(error).__name__}") from None
     try:
-        version, tls, role, database = await connection.fetchrow(_ABOUT)
-        excess = [tuple(row) for row in await connection.fetch(_EXCESS)]
-        lacking = [tuple(row) for row in await connection.fetch(_LACKING)]
+        async with connection.transaction(readonly=True):
+            await connection.execute(OWN_NAMES)
+            version, tls, role, database = await connection.fetchrow(_ABOUT)
+            excess = [tuple(row) for row in await connection.fetch(_EXCESS)]
+            lacking = [tuple(row) for row in await connection.fetch(_LACKING)]
     finally:
         await connection.close(timeout=5)
     snapshot = await read_catalog(target)

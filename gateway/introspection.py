@@ -12,6 +12,12 @@ from typing import Any, Final
 FIRST: Final = 16384
 """The first OID that is not PostgreSQL's own."""
 
+OWN_NAMES: Final = "SET LOCAL search_path = ''"
+"""Names mean PostgreSQL's own from then on. Whoever may create something in a schema of the path
+can make a function or an operator that fits a call better than the one that is meant: it would run
+as the gateway's role, and could say that nothing ever changes.
+"""
+
 # Comments that classify their column, and the roles that could have made them: the relation's
 # owner, its members by whatever grant, and where those may make members (before PostgreSQL 16)
 # all that may create roles. Superusers may do anything, to this gateway's own role as well. What
@@ -280,7 +286,9 @@ class Rows:
 
 async def fingerprint(connection: Any) -> str:
     """Of the catalog as it is now; by an asyncpg connection."""
-    return str(await connection.fetchval(FINGERPRINT))
+    async with connection.transaction(readonly=True):
+        await connection.execute(OWN_NAMES)
+        return str(await connection.fetchval(FINGERPRINT))
 
 
 async def read(connection: Any, builtin: Rows | None = None) -> Rows:
@@ -288,11 +296,11 @@ async def read(connection: Any, builtin: Rows | None = None) -> Rows:
     first = FIRST if builtin is not None else 0
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         database, path, named = await connection.fetchrow(_SESSION)
-        # Then definitions name every relation with its schema.
-        await connection.execute("SET LOCAL search_path = ''")
+        # Then definitions name every relation with its schema, too.
+        await connection.execute(OWN_NAMES)
         # What a definition is made of is newer than this moment where it has changed since: then
         # the next look finds another version.
-        version = await fingerprint(connection)
+        version = str(await connection.fetchval(FINGERPRINT))
         tables = {
             name: [
                 tuple(row)

@@ -3,6 +3,9 @@
 Every expression keeps its column's type, and NULL stays NULL. A mask that has no meaning for a
 type gives NULL. It means the same as `pump.mask` where both can be asked.
 
+Functions are named with their schema, and operators are given exactly what they take: to one that
+only nearly fits, the server would prefer an operator of somebody else's that fits.
+
 Of an array each element is masked. In a JSON document what is at a pointer is: what is missing
 stays missing and null stays null, text becomes text, and what the mask has no meaning for becomes
 null. `json` goes through `jsonb`, where a name has one value: which of two an application reads is
@@ -102,7 +105,8 @@ def _at(document: str, part: Part, pointer: tuple[str, ...], keys: Mapping[str, 
 
 
 def _leaf(document: str, mask: Mask, keys: Mapping[str, bytes]) -> str:
-    text, number = (_value(kind, mask, "d.v #>> '{}'", keys) for kind in ("text", "numeric"))
+    leaf = "d.v #>> '{}'::pg_catalog.text[]"
+    text, number = (_value(kind, mask, leaf, keys) for kind in ("text", "numeric"))
     cases = [
         f"WHEN '{kind}' THEN pg_catalog.to_jsonb(({value})::pg_catalog.{shown})"
         for kind, value, shown in (("string", text, "text"), ("number", number, "numeric"))
@@ -128,7 +132,8 @@ def _value(kind: str, mask: Mask, raw: str, token_keys: Mapping[str, bytes]) -> 
         return f"pg_catalog.date_trunc('year', {raw})"
     if name == "bucket" and kind in _NUMBERS and mask.size > 0:
         number = f"({raw})::pg_catalog.numeric"
-        return f"pg_catalog.floor({number} / {mask.size}) * {mask.size}"
+        size = f"{mask.size}::pg_catalog.numeric"
+        return f"pg_catalog.floor({number} / {size}) * {size}"
     if kind not in TEXT:
         return "NULL"
     match name:

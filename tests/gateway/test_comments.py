@@ -300,3 +300,25 @@ async def test_a_record_has_the_same_digest_at_every_gateway(place: Place) -> No
     finally:
         await one.close()
         await two.close()
+
+
+async def test_who_creates_functions_is_not_run_by_who_reads_the_catalog(place: Place) -> None:
+    await place.run(
+        "create table caught (who text)",
+        "grant insert on caught to public",
+        # It fits the call better than PostgreSQL's own, and says that nothing ever changes.
+        "create function public.hashtextextended(said text, seed int) returns bigint"
+        " language plpgsql as $$ begin"
+        " insert into public.caught values (current_user); return 1; end $$",
+        "create function public.same(a oid, b text) returns text"
+        " language plpgsql as $$ begin return public.hashtextextended(b, 1)::text; end $$",
+        "create operator public.|| (leftarg = oid, rightarg = text, function = public.same)",
+    )
+    catalog = await read(place.catalog())
+    try:
+        await place.run("comment on column people.ssn is 'gatebook:pii'")
+        await looked(catalog)
+        assert list(catalog.now.comments.masks) == ["public.people.ssn"]
+        assert await place.admin.fetch("select who from caught") == []
+    finally:
+        await catalog.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -159,3 +161,40 @@ def test_equal_elements_have_equal_tokens(session: psycopg.Connection[Any]) -> N
     assert shown(session, array, "{a,a}") == f"{{{expected},{expected}}}"
     text = str(shown(session, documents("jsonb", ("/k", token)), '{"k": "a"}'))
     assert json.loads(text) == {"k": expected}
+
+
+def test_no_operator_of_somebody_elses_is_given_a_value(
+    session: psycopg.Connection[Any], postgres: PostgresServer
+) -> None:
+    """A server prefers an operator that fits exactly, wherever on the path it is."""
+    types = ("int4", "int8", "numeric", "text", "jsonb", "bytea", "text[]")
+    operators = ("/", "*", "-", "+", "<", ">", "=", "||", "#>", "#>>", "~~")
+    with psycopg.connect(postgres.dsn) as trapped:
+        trapped.execute("CREATE SCHEMA traps")
+        trapped.execute("SET LOCAL search_path = public, traps")
+        for left, right in itertools.product(types, types):
+            trapped.execute(
+                f"CREATE FUNCTION traps.spring(a {left}, b {right}) RETURNS numeric "
+                "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'caught'; END $$".encode()
+            )
+            for operator in operators:
+                trapped.execute(
+                    f"CREATE OPERATOR traps.{operator} "
+                    f"(LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = traps.spring)".encode()
+                )
+        with pytest.raises(psycopg.errors.RaiseException, match="caught"), trapped.transaction():
+            trapped.execute("SELECT 5::numeric / 2")
+        masks = [Mask("pii", "partial"), FULL, EMAIL, LITERAL, BUCKET, Mask("pii", "token")]
+        kinds = {"text": "ann@a.test, 12345", "int4": "57", "int8": "57", "numeric": "57",
+                 "uuid": str(uuid.UUID(int=5))}  # fmt: skip
+        for mask, (kind, value) in itertools.product(masks, kinds.items()):
+            column = Column("v's \"d", 1, kind, kind, 0, mask)
+            assert shown(trapped, column, value) == shown(session, column, value)
+        for pointer, mask in itertools.product(("/a", "/b/*", "/b/*/c", ""), masks):
+            column = documents("jsonb", (pointer, mask)) if pointer else documents("jsonb")
+            given = '{"a": 57, "b": [{"c": "ann@a.test"}, "x", 5]}'
+            assert shown(trapped, column, given) == shown(session, column, given)
+        for mask, (kind, value) in itertools.product(masks, (("int4", "57,3"), ("text", "a@b.c"))):
+            column = Column("v's \"d", 1, f"_{kind}", f"{kind}[]", 0, mask)
+            assert shown(trapped, column, f"{{{value}}}") == shown(session, column, f"{{{value}}}")
+        trapped.rollback()
