@@ -244,6 +244,7 @@ class _Planner:
         hidden = frozenset().union(*(relation.hidden for _, relation in protected))
         probes, others = probes_of(reading, [each for _, each in protected], self._prepares)
         reading.columns += others
+        _fold(reading, hidden)
         inner = self._mentions(reading, protected, hidden)
         if any(reference.renames for reference, _ in protected):
             # Its columns go by other names.
@@ -697,6 +698,22 @@ class _Planner:
             created = self._made(node["view"])
         self._check_calls(_called(node))
         return Plan("pass", creates=created)
+
+
+def _fold(reading: Reading, hidden: frozenset[str]) -> None:
+    """Names as a database in a single-byte encoding folds them, which the parser does not know:
+    there GEHÄLTER is "gehälter".
+    """
+
+    def folded(name: str) -> str:
+        lowered = name if name.isascii() or name in hidden else name.lower()
+        return lowered if lowered in hidden else name
+
+    reading.columns = [(*path[:-1], folded(path[-1])) for path in reading.columns]
+    reading.outputs = [
+        (place, (*path[:-1], folded(path[-1])), alias) for place, path, alias in reading.outputs
+    ]
+    reading.merged = {folded(name) for name in reading.merged}
 
 
 def _reference(node: dict[str, Any]) -> Reference:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.masking.hidden import Column, Mask
 from gateway.masking.plan import Edit, Plan, plan
 from tests.gateway.masking.shop import CUSTOMERS, HIDDEN
 
@@ -425,3 +426,15 @@ def test_columns_by_their_tables_schema_stay_columns(text: str, ran: str) -> Non
 )
 def test_what_a_group_has_is_masked_where_it_did_not_make_the_group(text: str, action: str) -> None:
     assert plan(text, HIDDEN).action == action
+
+
+def test_names_are_folded_as_in_any_encoding() -> None:
+    salary = Column("gehälter", 8, "text", "text", 0, Mask("hr", "full"))
+    table = replace(CUSTOMERS, columns=(*CUSTOMERS.columns, salary))
+    hidden = replace(HIDDEN, protected={("public", "customers"): table})
+    for text in (
+        "select GEHÄLTER || '' from customers",
+        "select id from customers order by Gehälter",
+        "select id from customers join orders using (GEHÄLTER)",
+    ):
+        assert plan(text, hidden).action == "rewrite"
