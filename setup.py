@@ -17,6 +17,7 @@ HOT = [
     "schemas/binary.py",
     "schemas/chain.py",
     "schemas/codec.py",
+    "schemas/commitments.py",
     "schemas/ids.py",
     "schemas/sealing.py",
     "schemas/statements.py",

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from cli import clickhouse
 from cli.blind import Row, Scope
-from cli.problems import Problem
 from schemas.chain import Envelope, event_hash
 from schemas.events import KeyWraps, Wrap
 from sinks.rows import COLUMNS
@@ -137,11 +136,19 @@ class Tables:
 
     def boxes(self, since: int, last: int) -> Iterator[tuple[str, Envelope | None]]:
         """(event id, envelope) of the vault's rows; None for one that does not have its hash."""
+        return self._boxes(f"{self._where(since, last)} ORDER BY stream, seq")
+
+    def original(self, event_id: bytes) -> Envelope | None:
+        """The event of that id, with its box, if the vault has it as it was."""
+        found = self._boxes(f"event_id = '{UUID(bytes=event_id)}'")
+        return next((envelope for _, envelope in found), None)
+
+    def _boxes(self, condition: str) -> Iterator[tuple[str, Envelope | None]]:
         for event_id, stream, seq, previous, claimed, digest, payload in clickhouse.lines(
             self.document,
             "SELECT hex(event_id), stream, seq, hex(prev_hash), hex(event_hash),"
             " hex(schema_sha256), base64Encode(payload) FROM vault_boxes"
-            f" WHERE {self._where(since, last)} ORDER BY stream, seq",
+            f" WHERE {condition}",
             vault=True,
         ):
             envelope = Envelope(
@@ -172,10 +179,3 @@ class Tables:
             yield KeyWraps(
                 bytes.fromhex(key_id), [Wrap(name, b64decode(sealed)) for name, sealed in pairs]
             )
-
-    def check(self) -> None:
-        """Raises Problem where the vault does not show itself."""
-        if not list(
-            clickhouse.lines(self.document, "SELECT 1 FROM vault_boxes LIMIT 1", vault=True)
-        ):
-            raise Problem("the vault shows no box; is it the vault's token?")

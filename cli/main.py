@@ -11,6 +11,7 @@ from cli import (
     classify,
     connect,
     demo,
+    disclose,
     history,
     identity,
     mask,
@@ -32,6 +33,7 @@ app = typer.Typer(
 for module in (
     stack,
     demo,
+    disclose,
     identity,
     connect,
     history,

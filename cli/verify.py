@@ -1,4 +1,4 @@
-"""`gatebook verify --masks`: the blind verifier, where an auditor's key is."""
+"""`gatebook verify`: the blind verifier, where an auditor's key is; and proofs of single fields."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ def verify(  # noqa: PLR0917 (a command line's options are its parameters)
     masks: Annotated[
         bool, typer.Option("--masks", help="Masked copies and the history against the originals.")
     ] = False,
+    proof: Annotated[
+        Path | None, typer.Option("--proof", help="A field that was disclosed, against its event.")
+    ] = None,
     key: Annotated[
         Path | None, typer.Option("--key", help="Your private key (X25519, PEM).")
     ] = None,
@@ -81,6 +84,7 @@ def verify(  # noqa: PLR0917 (a command line's options are its parameters)
 ) -> None:
     """Mask the originals again and compare: is each copy exactly what the masks make of it?
 
+    With --proof, whether a field that was disclosed is what its event's root binds; offline.
     Prints counts, and of what is wrong the event, the statement and the field; never a value.
     Exit codes: 0 all is as it must be; 3 something was altered, is missing or was added; 4 nothing
     is wrong with what could be compared, but not everything could be.
@@ -92,8 +96,13 @@ def verify(  # noqa: PLR0917 (a command line's options are its parameters)
     from cli.blind_tables import Tables
     from processors.mask import Masker
 
+    if proof is not None:
+        from cli.disclose import checked
+
+        print(json.dumps(checked(proof), ensure_ascii=False, indent=2))
+        return
     if not masks:
-        raise Problem("say what is to be verified: --masks", 2)
+        raise Problem("say what is to be verified: --masks, or --proof FILE", 2)
     if key is None:
         raise Problem("originals open with an auditor's key: --key FILE", 2)
     if source not in ("auto", "kafka", "vault"):

@@ -19,7 +19,7 @@ from gateway.machine import (
     RequestData,
     Rows,
 )
-from schemas import codec, events, statements
+from schemas import codec, commitments, events, statements
 from schemas.events import Context
 from schemas.masking.detect import scrub
 from schemas.sealing import Sealer
@@ -53,6 +53,14 @@ def _described(
 ) -> bytes:
     make = _known_described if len(columns) <= _FEW else statements.described
     return make(encoding, columns, classified)
+
+
+def _layout(fact: Rows) -> int:
+    """A leaf for each value of a small result; for many, that would cost more than all the rest."""
+    values = fact.rows * len(fact.columns)
+    if fact.encoding == "rows" and 0 < values <= commitments.MAX_FIELDS:
+        return commitments.FIELDS
+    return commitments.BLOCKS
 
 
 class Clock:
@@ -93,18 +101,17 @@ class Recorder:
     def _now(self) -> bytes:
         return statements.moment(self._clock.wall() // 1000, self._clock.monotonic())
 
-    def _seal(self, event_id: bytes, plaintext: bytes) -> bytes:
-        return self._sealer.seal(self._session_id, event_id, plaintext)
-
     def _box(self, event_id: bytes, original: events.Original) -> bytes:
-        return self._seal(event_id, codec.encode_original(original))
+        return self._sealer.seal(self._session_id, event_id, codec.encode_original(original))
 
     def request(self, request: Request, decision: Decision) -> tuple[Encoded, Encoded]:
         """Requested and Decided."""
         event_id, when = self._new_id(), self._now()
-        box = self._seal(
+        box = self._sealer.seal(
+            self._session_id,
             event_id,
             statements.requested_original(request.statement, request.parameters, request.ran),
+            commitments.REQUESTED,
         )
         requested = statements.requested(
             statements.head(self._prefix, event_id, when, request.statement_id),
@@ -129,7 +136,13 @@ class Recorder:
         event_id = self._new_id()
         if isinstance(fact, Rows):
             described = _described(fact.encoding, fact.columns, fact.classified)
-            box = self._seal(event_id, statements.responded_original(described, fact.data))
+            box = self._sealer.seal(
+                self._session_id,
+                event_id,
+                statements.responded_original(described, fact.data),
+                _layout(fact),
+                len(described),
+            )
             begin = statements.head(self._prefix, event_id, self._now(), fact.statement_id)
             return _RESPONDED, statements.responded(
                 begin, fact.chunk, fact.rows, len(fact.data), box

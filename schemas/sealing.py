@@ -6,8 +6,11 @@ AES-256-GCM) and the gateway forgets it when the session closes, so that a gatew
 originals and never read them back. Wraps travel in the compacted topic gatebook.keys, not in the
 events: deleting a wrap erases originals without touching a chain (docs/decisions/0003).
 
-A box is: version (1 byte) | flags (1 byte, bit 0: zstd) | nonce (12 bytes) | ciphertext and tag.
-Compression comes first, since sealed bytes do not compress.
+A box is: version (1 byte) | flags (1 byte, bit 0: zstd) | layout (1 byte) | split (4 bytes)
+| root (32 bytes) | nonce (12 bytes) | ciphertext and tag. Compression comes first, since sealed
+bytes do not compress. What is in clear is authenticated with the rest. The root
+(schemas/commitments.py) binds each field, and makes a box open to one original alone: AES-GCM by
+itself can be made to open under two keys. Version 1 had neither layout, split nor root.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from schemas import commitments
 from schemas.events import KeyWraps, Wrap
 from schemas.quorum import Quorum, QuorumError, raw
 
@@ -30,10 +34,15 @@ KEY_BYTES: Final = 32
 MAX_ORIGINAL: Final = 64 * 1024 * 1024
 """Largest plaintext of a box; a decompression bomb stops here."""
 
-_VERSION: Final = 1
+_WITHOUT_ROOT: Final = 1
+_VERSION: Final = 2
 _ZSTD: Final = 1
 _PLAIN: Final = bytes((_VERSION, 0))
 _COMPRESSED: Final = bytes((_VERSION, _ZSTD))
+_ROOT_AT: Final = 7
+_NONCE_AT: Final = _ROOT_AT + commitments.ROOT_BYTES
+_NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
 _COMPRESS_FROM: Final = 512
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -142,23 +151,58 @@ class Sealer:
     def __init__(self, key_id: bytes, key: bytes) -> None:
         self.key_id = key_id
         self._aead = AESGCM(key)
+        self._salt_key = commitments.salt_key(key)
         self._count = 0
         self._zstd = zstandard.ZstdCompressor(level=1)
 
-    def seal(self, session_id: bytes, event_id: bytes, plaintext: bytes) -> bytes:
-        """A box bound to its session and event."""
+    def seal(
+        self,
+        session_id: bytes,
+        event_id: bytes,
+        plaintext: bytes,
+        layout: int = commitments.WHOLE,
+        split: int = 0,
+    ) -> bytes:
+        """A box bound to its session and event, and to each field that `layout` cuts it into."""
         if len(plaintext) > MAX_ORIGINAL:
             raise SealingError("an original has at most 64 MiB")
+        self._count += 1
+        nonce = self._count.to_bytes(_NONCE_BYTES, "big")
+        try:
+            fields = commitments.leaves(layout, split, plaintext)
+        except commitments.CommitmentError:
+            # Nothing may go unrecorded because it is cut otherwise than was thought.
+            layout, split = commitments.WHOLE, 0
+            fields = commitments.leaves(layout, split, plaintext)
+        root = commitments.root(self._salt_key, nonce, fields)
         head = _PLAIN
         if len(plaintext) >= _COMPRESS_FROM:
             compressed = self._zstd.compress(plaintext)
             if len(compressed) < len(plaintext):
                 plaintext, head = compressed, _COMPRESSED
-        self._count += 1
-        nonce = self._count.to_bytes(12, "big")
+        head = b"%b%c%b%b" % (head, layout, split.to_bytes(4, "big"), root)
         return (
             head + nonce + self._aead.encrypt(nonce, plaintext, _aad(session_id, event_id) + head)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That one field is what a box's root binds."""
+
+    root: bytes
+    path: bytes
+    value: bytes
+    salt: bytes
+    way: list[tuple[str, bytes]]
+
+    def holds(self) -> bool:
+        return commitments.holds(self.root, self.path, self.value, self.salt, self.way)
+
+
+def root_of(box: bytes) -> bytes:
+    """The root that stands in a box, in clear; none in one of version 1."""
+    return box[_ROOT_AT:_NONCE_AT] if box[:1] == bytes((_VERSION,)) else b""
 
 
 class Opener:
@@ -166,23 +210,61 @@ class Opener:
 
     def __init__(self, key: bytes) -> None:
         self._aead = AESGCM(key)
+        self._salt_key = commitments.salt_key(key)
 
     def open(self, session_id: bytes, event_id: bytes, box: bytes) -> bytes:
-        """The plaintext. Raises SealingError for any alteration, or another event's box."""
-        if len(box) < 30 or box[0] != _VERSION or box[1] & ~_ZSTD:
+        """The plaintext. Raises SealingError for any alteration, or another event's box, and
+        where a root is not that of what is in the box."""
+        nonce_at = 2 if box[:1] == bytes((_WITHOUT_ROOT,)) else _NONCE_AT
+        begin = nonce_at + _NONCE_BYTES
+        if (
+            len(box) < begin + _TAG_BYTES
+            or box[0] not in (_WITHOUT_ROOT, _VERSION)
+            or box[1] & ~_ZSTD
+        ):
             raise SealingError("not a box")
-        aad = _aad(session_id, event_id) + box[:2]
+        aad = _aad(session_id, event_id) + box[:nonce_at]
         try:
-            plaintext = self._aead.decrypt(box[2:14], box[14:], aad)
+            plaintext = self._aead.decrypt(box[nonce_at:begin], box[begin:], aad)
         except InvalidTag:
             raise SealingError(
                 "the box does not open: altered, or of another event or key"
             ) from None
-        if not box[1] & _ZSTD:
-            return plaintext
-        try:
-            if zstandard.frame_content_size(plaintext) > MAX_ORIGINAL:
-                raise SealingError("an original has at most 64 MiB")
-            return zstandard.ZstdDecompressor().decompress(plaintext, MAX_ORIGINAL)
-        except zstandard.ZstdError:
-            raise SealingError("the box does not decompress") from None
+        if box[1] & _ZSTD:
+            plaintext = _decompressed(plaintext)
+        if box[0] == _VERSION:
+            found = commitments.root(self._salt_key, box[nonce_at:begin], _leaves(box, plaintext))
+            if found != box[_ROOT_AT:_NONCE_AT]:
+                raise SealingError("the box's root is not that of what is in it")
+        return plaintext
+
+    def prove(self, session_id: bytes, event_id: bytes, box: bytes, path: bytes) -> Proof:
+        """One field of a box, to be checked against its root alone. Raises SealingError."""
+        fields = _leaves(box, self.open(session_id, event_id, box))
+        paths = [each for each, _ in fields]
+        if not root_of(box) or path not in paths:
+            raise SealingError(
+                "no such field; there are: " + b", ".join(paths).decode()
+                if root_of(box)
+                else "the box has no root"
+            )
+        number = paths.index(path)
+        nonce = box[_NONCE_AT : _NONCE_AT + _NONCE_BYTES]
+        salt, way = commitments.proof(self._salt_key, nonce, fields, number)
+        return Proof(root_of(box), path, fields[number][1], salt, way)
+
+
+def _leaves(box: bytes, plaintext: bytes) -> list[commitments.Leaf]:
+    try:
+        return commitments.leaves(box[2], int.from_bytes(box[3:7], "big"), plaintext)
+    except commitments.CommitmentError as error:
+        raise SealingError(str(error)) from None
+
+
+def _decompressed(compressed: bytes) -> bytes:
+    try:
+        if zstandard.frame_content_size(compressed) > MAX_ORIGINAL:
+            raise SealingError("an original has at most 64 MiB")
+        return zstandard.ZstdDecompressor().decompress(compressed, MAX_ORIGINAL)
+    except zstandard.ZstdError:
+        raise SealingError("the box does not decompress") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -89,6 +90,38 @@ def test_what_is_honest_is_clean_from_either_source(stack: Stack) -> None:
         one = verified(stack, "--statement", statement_id, "--source", source)
         assert one["exit_code"] == 0, one
         assert 2 <= one["counts"]["history: alike"] <= 4
+
+
+def test_one_field_is_disclosed_recorded_and_proven_without_anything_else(
+    stack: Stack, tmp_path: Path
+) -> None:
+    statement_id = done(stack, "proven")
+    (row,) = stack.rows(
+        "select event_id from audit_events where event_type = 'Responded'"
+        f" and statement_id = '{statement_id}'"
+    )
+    made = stack.gatebook(
+        *("disclose", row["event_id"], "--field", "rows/0/1"),
+        *("--reason", "case 4711", "--key", str(key(stack))),
+    )
+    file = tmp_path / "proof.json"
+    file.write_text(made.stdout)
+    shown = json.loads(stack.gatebook("verify", "--proof", str(file)).stdout)
+    # The value as the server sent it, its length before it.
+    assert shown["value"].endswith(ssn(stack))
+    assert (shown["event"], shown["actor"]) == (row["event_id"], "alice")
+    assert b"proven" not in base64.b64decode(json.loads(made.stdout)["value"])
+    recorded = made.stderr.split()[-1]
+    (event,) = until(
+        lambda: stack.rows(f"select reason from audit_events where event_id = '{recorded}'")
+    )
+    assert event["reason"] == "case 4711 (field rows/0/1)"
+    said = json.loads(made.stdout)
+    said["value"] = base64.b64encode(b"\0\0\0\3abc").decode()
+    file.write_text(json.dumps(said))
+    ended = stack.gatebook("verify", "--proof", str(file), check=False)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "NOT PROVEN" in ended.stderr
 
 
 def test_what_is_erased_is_counted_and_a_strangers_key_opens_nothing(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from schemas import codec
+from schemas import codec, commitments
 from schemas.chain import Chain
 from schemas.events import (
     NONE_ID,
@@ -120,7 +121,17 @@ class Pen:
         )
 
     def seal(self, session: Session, event_id: bytes, original: Original) -> bytes:
-        return session.sealer.seal(session.id, event_id, codec.encode_original(original))
+        layout, split = commitments.WHOLE, 0
+        match original:
+            case RequestedOriginal():
+                layout = commitments.REQUESTED
+            case RespondedOriginal():
+                layout = commitments.FIELDS if original.encoding == "rows" else commitments.BLOCKS
+                empty = msgspec.structs.replace(original, data=b"")
+                split = len(codec.encode_original(empty)) - 1
+        return session.sealer.seal(
+            session.id, event_id, codec.encode_original(original), layout, split
+        )
 
     def write(self, session: Session, event: Event) -> bytes:
         """The next envelope of the stream."""

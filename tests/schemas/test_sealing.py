@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import sealing
+from schemas import commitments, sealing, statements
 from schemas.events import KeyWraps, Wrap
 from schemas.sealing import MAX_ORIGINAL, Opener, Recipients, Sealer, SealingError, unwrap
 from tests.processors.recording import private_pem, public_pem
@@ -49,6 +50,47 @@ def test_noise_is_a_sealing_error_and_nothing_else(noise: bytes) -> None:
         Opener(KEY).open(SESSION, EVENT, b"\1\1" + noise)
 
 
+@given(st.binary(max_size=2_000))
+def test_a_box_of_version_1_still_opens(plaintext: bytes) -> None:
+    assert Opener(KEY).open(SESSION, EVENT, forged(plaintext, 0)) == plaintext
+    assert sealing.root_of(forged(plaintext, 0)) == b""
+    with pytest.raises(SealingError, match="no root"):
+        Opener(KEY).prove(SESSION, EVENT, forged(plaintext, 0), b"bytes/0")
+
+
+def test_a_box_whose_root_is_another_originals_does_not_open() -> None:
+    """What is in the box and its key are right: whoever has the key wrote another root."""
+    other = sealing.root_of(Sealer(b"id", KEY).seal(SESSION, EVENT, b"other"))
+    head = bytes((2, 0, 0)) + bytes(4) + other
+    aad = b"gatebook/box/v1\0" + SESSION + EVENT + head
+    nonce = (1).to_bytes(12, "big")
+    box = head + nonce + AESGCM(KEY).encrypt(nonce, b"text", aad)
+    with pytest.raises(SealingError, match="root"):
+        Opener(KEY).open(SESSION, EVENT, box)
+
+
+def test_a_field_is_shown_and_nothing_else() -> None:
+    sealer, opener = Sealer(b"id", KEY), Opener(KEY)
+    original = statements.requested_original("select 1", ((25, 0, b"Miller"),), "select 2")
+    box = sealer.seal(SESSION, EVENT, original, commitments.REQUESTED)
+    proof = opener.prove(SESSION, EVENT, box, b"statement")
+    assert (proof.root, proof.value) == (sealing.root_of(box), b"select 1")
+    assert proof.holds()
+    assert b"Miller" not in repr(proof).encode()
+    for changes in ({"value": b"select 3"}, {"path": b"executed"}, {"salt": bytes(16)},
+                    {"root": bytes(32)}, {"way": proof.way[1:]}):  # fmt: skip
+        assert not dataclasses.replace(proof, **changes).holds()
+    with pytest.raises(SealingError, match=r"no such field.*parameters/0"):
+        opener.prove(SESSION, EVENT, box, b"rows/0/0")
+
+
+def test_what_is_not_of_its_layout_is_sealed_in_blocks() -> None:
+    for layout in (commitments.REQUESTED, commitments.FIELDS, commitments.BLOCKS, 9):
+        box = Sealer(b"id", KEY).seal(SESSION, EVENT, b"noise", layout, 3)
+        assert box[2] == commitments.WHOLE
+        assert Opener(KEY).open(SESSION, EVENT, box) == b"noise"
+
+
 def test_a_box_does_not_open_elsewhere() -> None:
     box = Sealer(b"id", KEY).seal(SESSION, EVENT, b"text")
     for session, event, key in (
@@ -65,7 +107,7 @@ def test_equal_texts_give_different_boxes() -> None:
     sealer = Sealer(b"id", KEY)
     boxes = {sealer.seal(SESSION, EVENT, b"same") for _ in range(1_000)}
     assert len(boxes) == 1_000
-    assert len({box[2:14] for box in boxes}) == 1_000  # nonces
+    assert len({box[39:51] for box in boxes}) == 1_000  # nonces
 
 
 def test_long_texts_are_compressed_and_incompressible_ones_are_not() -> None:
@@ -73,7 +115,7 @@ def test_long_texts_are_compressed_and_incompressible_ones_are_not() -> None:
     assert len(sealer.seal(SESSION, EVENT, b"x" * 100_000)) < 1_000
     noise = os.urandom(100_000)
     box = sealer.seal(SESSION, EVENT, noise)
-    assert len(box) == len(noise) + 30
+    assert len(box) == len(noise) + 67
     assert Opener(KEY).open(SESSION, EVENT, box) == noise
 
 
@@ -115,9 +157,9 @@ def test_what_says_it_is_compressed_and_is_not_is_refused() -> None:
 
 
 def test_unknown_versions_and_flags_are_refused() -> None:
-    for head in (b"\0\0", b"\2\0", b"\1\2", b"\1\xff"):
+    for head in (b"\0\0", b"\3\0", b"\1\2", b"\1\xff", b"\2\2", b"\2\xff"):
         with pytest.raises(SealingError, match="not a box"):
-            Opener(KEY).open(SESSION, EVENT, head + bytes(40))
+            Opener(KEY).open(SESSION, EVENT, head + bytes(80))
 
 
 def test_an_original_has_a_largest_size() -> None:
