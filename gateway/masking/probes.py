@@ -111,10 +111,13 @@ def _constant(node: Any, reading: Reading, prepares: bool) -> tuple[str, int] | 
 
 
 def tried(
-    probes: Sequence[Probe], parameters: Sequence[tuple[int, int, bytes | None]] | None
+    probes: Sequence[Probe],
+    parameters: Sequence[tuple[int, int, bytes | None]] | None,
+    encoding: str,
 ) -> tuple[Tried, ...] | None:
     """The values that a statement compares, given those of its parameters as (type OID, format,
-    value), or None where it has none. None where they cannot be told.
+    value), or None where it has none. None where they cannot be told. In another `encoding` of the
+    client the same bytes are another value.
     """
     found: dict[Tried, None] = {}
     for probe in probes:
@@ -130,6 +133,6 @@ def tried(
                 continue
             if oid not in _STEADY_OIDS:
                 return None
-            value += b"\0%d\0%d\0" % (oid, form) + given
+            value += b"\0%d\0%d\0%s\0" % (oid, form, encoding.encode()) + given
         found[Tried(probe.origin, probe.reason, probe.budget, value)] = None
     return tuple(found)

@@ -551,7 +551,9 @@ class Asking:
             # Recorded in clear; a name may be any text.
             unmasked = scrub(run.plan.reason)[0]
         elif run.plan is not None and (action != "prepare" or portal is not None):
-            compared = tried(probes, None if executes else parameters)
+            compared = tried(
+                probes, None if executes else parameters, self._language.encoding
+            )
             if compared is None:
                 unmasked = _UNCOUNTED
         size = len(statement.recorded) + sum(len(value or b"") for _, _, value in parameters)

@@ -40,7 +40,7 @@ class Language:
 
     __slots__ = (
         "_analyse", "_codec", "_replication", "_settings_changed", "_standard_strings",
-        "converted",
+        "converted", "encoding",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class Language:
         self._analyse = analyse
         self._replication = replicating
         self._codec = "utf-8"
+        self.encoding = _UNCONVERTED[0]
         self._standard_strings = True
         for name, value in statuses.items():
             self.status(name, value)
@@ -65,6 +66,7 @@ class Language:
     def status(self, name: str, value: str) -> None:
         """A ParameterStatus."""
         if name == "client_encoding":
+            self.encoding = value
             self._codec = _CODECS.get(value.upper().replace("-", ""), "ascii")
             self._settings_changed = True
         elif name == "standard_conforming_strings":

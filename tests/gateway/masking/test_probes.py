@@ -57,7 +57,7 @@ def test_values_are_counted(
     assert {(each.origin, each.reason, each.budget) for each in found.probes} == {
         (EMAIL, LOOK_UP.reason, LOOK_UP.budget)
     }
-    values = tried(found.probes, parameters)
+    values = tried(found.probes, parameters, "UTF8")
     assert values is not None
     assert len(values) == distinct
 
@@ -105,8 +105,8 @@ def test_values_that_depend_on_settings_are_not(kind: str) -> None:
 @pytest.mark.parametrize("oid", [1184, 2205, 1186, 1009])
 def test_a_parameter_of_such_a_type_is_not_counted(oid: int) -> None:
     probe = Probe(EMAIL, "x", 3, "null", 1)
-    assert tried([probe], ((oid, 0, b"a"),)) is None
-    assert tried([probe], None) is None
+    assert tried([probe], ((oid, 0, b"a"),), "UTF8") is None
+    assert tried([probe], None, "UTF8") is None
 
 
 def test_an_execute_would_give_what_is_not_looked_at() -> None:
@@ -116,7 +116,7 @@ def test_an_execute_would_give_what_is_not_looked_at() -> None:
 
 
 def test_what_was_tried_is_not_shown() -> None:
-    found = tried([Probe(EMAIL, "x", 3, "null", 1)], ((25, 0, b"canary"),))
+    found = tried([Probe(EMAIL, "x", 3, "null", 1)], ((25, 0, b"canary"),), "UTF8")
     assert found is not None
     assert b"canary" in found[0].value
     assert "canary" not in repr(found)
@@ -149,3 +149,13 @@ def test_a_strict_column_may_be_shown_and_not_used(text: str, action: str) -> No
     if action == "refuse":
         assert "public.customers.ssn" in found.reason
         assert found.columns == ("public.customers.ssn",)
+
+
+def test_the_same_bytes_are_another_value_in_another_encoding() -> None:
+    probe = Probe(EMAIL, "x", 3, "null", 1)
+    found = {
+        each.value
+        for encoding in ("LATIN1", "LATIN2", "LATIN1")
+        for each in tried([probe], ((0, 0, b"\xe6"),), encoding) or ()
+    }
+    assert len(found) == 2
