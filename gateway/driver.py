@@ -179,6 +179,8 @@ class Connection(asyncio.Protocol):
         self._classifies = False
         self._classifying: set[bytes] = set()
         self._closed = False
+        # The latest question that waits to be decided.
+        self._asked: asyncio.Task[None] | None = None
         self._opened = self._withdrawn = False
         # What was asked to connect, and of which policies.
         self._visit: Request | None = None
@@ -385,10 +387,11 @@ class Connection(asyncio.Protocol):
         if not self._closed:
             self.feed(Idle())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -405,13 +408,16 @@ class Connection(asyncio.Protocol):
         if connecting and catalog.veils.by_comments and not catalog.known:
             # Comments may classify anything; nothing is recorded, nor shown, before that is known.
             catalog.look(False).add_done_callback(lambda _: self._decide(command))
-        elif self._node.policies.asks_estimates and not connecting:
-            self._spawn(self._ask_with_estimates(command))
+        elif not connecting and (self._node.policies.asks_estimates or self._asked is not None):
+            self._asked = self._spawn(self._ask_with_estimates(command, self._asked))
         else:
             self._decide(command)
 
-    async def _ask_with_estimates(self, command: Ask) -> None:
-        """Decide once it is known how many rows are expected, of what may be permitted at all."""
+    async def _ask_with_estimates(self, command: Ask, before: asyncio.Task[None] | None) -> None:
+        """Decide once it is known how many rows are expected, of what may be permitted at all.
+
+        After `before`: a decision depends on what was permitted earlier, and so does the book.
+        """
         node, requests = self._node, []
         estimates = node.estimates[self._machine.target]
         for request in command.requests:
@@ -419,6 +425,10 @@ class Connection(asyncio.Protocol):
             hopeful = any(self._permits(asked) for asked in (request, few))
             rows = await estimates.rows(request) if hopeful else -1
             requests.append(msgspec.structs.replace(request, row_estimate=rows))
+        if before is not None:
+            await asyncio.wait([before])
+        if self._asked is asyncio.current_task():
+            self._asked = None
         if not self._closed:
             self._decide(Ask(command.ticket, tuple(requests)))
 

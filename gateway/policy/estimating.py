@@ -33,7 +33,9 @@ def question(request: Request, snapshot: Snapshot) -> str:
     """The EXPLAIN for a statement, or the PREPARE for one with parameters, whose plan for any of
     their values is asked for then; empty for one that is not to be planned.
     """
-    facts, text = request.facts, request.statement
+    # Of what runs, not of what is typed: a planner knows the values of a column, also of one that
+    # is hidden from whoever asks, and what it expects of a comparison with one tells of them.
+    facts, text = request.facts, request.ran or request.statement
     kinds = request.kinds | facts.kinds
     plain = request.kind in _OUTER and kinds <= _PLAIN and len(text) <= _LONGEST
     # Otherwise the same names might mean something else to another session.

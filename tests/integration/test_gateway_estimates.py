@@ -9,9 +9,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import ExecStatus
 
+from schemas.events import Requested, RequestedOriginal
+from tests.e2e import book
 from tests.e2e.stack import Stack
 from tests.integration.another import another_gateway
+from tests.integration.test_gateway_book import Reader
 
 pytestmark = pytest.mark.integration
 
@@ -24,7 +28,7 @@ unless { context has row_estimate && context.row_estimate <= 100 };
 """
 SETUP = """
 drop table if exists estimated, ran cascade;
-create table estimated (a int primary key, b text);
+create table estimated (a int primary key, b text, c text default 'c');
 insert into estimated select n, 'b' from generate_series(1, 20000) n;
 analyze estimated;
 create table ran (n int);
@@ -50,6 +54,58 @@ def bob(gateway_stack: Stack, tmp_path: Path) -> Iterator[psycopg.Connection[Any
         gateway_stack.connect("bob", hostaddr=host, port=port) as connection,
     ):
         yield connection
+
+
+@pytest.fixture
+def veiled(gateway_stack: Stack, tmp_path: Path) -> Iterator[psycopg.Connection[Any]]:
+    """Of whom `b` is hidden."""
+    (tmp_path / "policies").mkdir()
+    hiding = '@id("hide") forbid (principal, action == Action::"see_clear", resource);'
+    (tmp_path / "policies" / "all.cedar").write_text(POLICIES + hiding)
+    with gateway_stack.direct() as owner:
+        owner.execute(SETUP)
+
+    def settings(document: dict[str, Any]) -> None:
+        document["gateway"] |= {"policies": str(tmp_path / "policies")}
+        (shop,) = (each for each in document["targets"] if each["name"] == "shop")
+        looked_up = {"reason": "it is asked for", "budget": 5}
+        shop["classified"] = {
+            "public.estimated.b": {"class": "pii", "mask": "full"},
+            "public.estimated.c": {"class": "pii", "mask": "full", "equality": looked_up},
+        }
+
+    with (
+        another_gateway(gateway_stack, tmp_path, settings) as (host, port),
+        gateway_stack.connect("bob", hostaddr=host, port=port) as connection,
+    ):
+        yield connection
+
+
+def outcome(connection: psycopg.Connection[Any], text: str) -> str:
+    try:
+        return str(connection.execute(text).fetchall())
+    except psycopg.Error as error:
+        return str(error)
+
+
+def test_what_a_planner_knows_of_hidden_values_decides_nothing(
+    veiled: psycopg.Connection[Any],
+) -> None:
+    assert veiled.execute("select b from estimated where a = 7").fetchall() == [("***",)]
+    # All of them are 'b': a planner expects 20,000 rows of one guess, and one of the other.
+    for question in (
+        "select 1 from estimated where lower(b) = '{}' and a > 0",
+        "select 1 from estimated where b >= '{}'",
+        "select 1 from estimated where b like '{}%' limit 200",
+    ):
+        told = {outcome(veiled, question.format(guess)) for guess in ("b", "zz")}
+        assert len(told) == 1, told
+    # What is compared in clear is counted, and so it is not asked of the planner.
+    told = {outcome(veiled, f"select 1 from estimated where c = '{n}'") for n in ("c", "d", "e")}
+    assert len(told) == 1 and "too many rows" in told.pop()
+    for guess in ("c", "d"):
+        asked = f"select 2 from estimated where c = '{guess}'"
+        assert b"too many rows" in veiled.pgconn.prepare(b"", asked.encode()).error_message
 
 
 def refused(connection: psycopg.Connection[Any], text: str, values: Any = None) -> None:
@@ -101,3 +157,35 @@ def test_a_planner_that_must_wait_is_not_waited_for(
     for text in ("select b from estimated where a = 11", "table estimated limit 1"):
         assert len(bob.execute(text).fetchall()) == 1
     assert bob.execute("select b from estimated where a = %s", (12,)).fetchall() == [("b",)]
+
+
+async def test_what_comes_later_is_decided_later(
+    bob: psycopg.Connection[Any], gateway_stack: Stack
+) -> None:
+    since = await book.end(gateway_stack.document["kafka"]["bootstrap_servers"])
+    with gateway_stack.direct() as owner:
+        owner.execute("begin")
+        owner.execute("lock table estimated in access exclusive mode")
+        asking = bob.pgconn
+        asking.enter_pipeline_mode()
+        for text in (b"select b from estimated where a = 3", b"show work_mem"):
+            asking.send_query_params(text, [])
+            asking.pipeline_sync()
+        synced = 0
+        while synced < 2:
+            result = asking.get_result()
+            synced += result is not None and result.status == ExecStatus.PIPELINE_SYNC
+        owner.execute("rollback")
+    reader = Reader(gateway_stack, since)
+    name = bob.info.parameter_status("application_name") or ""
+    bob.close()
+    story = await reader.told(name)
+    asked = [
+        entry.original.statement
+        for entry in story.of(Requested)
+        if isinstance(entry.original, RequestedOriginal)
+    ]
+    assert [text for text in asked if "estimated" in text or "work_mem" in text] == [
+        "select b from estimated where a = 3",
+        "show work_mem",
+    ]

@@ -551,9 +551,7 @@ class Asking:
             # Recorded in clear; a name may be any text.
             unmasked = scrub(run.plan.reason)[0]
         elif run.plan is not None and (action != "prepare" or portal is not None):
-            compared = tried(
-                probes, None if executes else parameters, self._language.encoding
-            )
+            compared = tried(probes, None if executes else parameters, self._language.encoding)
             if compared is None:
                 unmasked = _UNCOUNTED
         size = len(statement.recorded) + sum(len(value or b"") for _, _, value in parameters)
@@ -582,7 +580,8 @@ class Asking:
             unmasked=unmasked,
             uncounted=run.uncounted,
             # Those of what was not understood may be anything.
-            settled=not facts.unknown and self._meaning == _BEGUN,
+            # What is compared in clear is counted, a planner's guess about it would not be.
+            settled=not facts.unknown and self._meaning == _BEGUN and not probes,
         )
 
     def _named(self, statement: Statement) -> Prepared | None:
