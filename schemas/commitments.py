@@ -38,6 +38,7 @@ _COPIED: Final = 2048
 _LEAF: Final = b"\0commit/v1"
 _NODE: Final = b"\1"
 _NEGATIVE: Final = 1 << 31
+_LONG_BITS: Final = 63
 
 Leaf = tuple[bytes, bytes]
 """Path and value."""
@@ -90,6 +91,8 @@ def _long(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             break
         shift += 7
+        if shift > _LONG_BITS:
+            raise CommitmentError("a length of more than 64 bits")
     if result & 1:
         raise CommitmentError("a negative length")
     return result >> 1, at
@@ -210,6 +213,10 @@ def holds(
     root_: bytes, path: bytes, value: bytes, salt: bytes, way: list[tuple[str, bytes]]
 ) -> bool:
     """Whether a root binds that value at that path."""
+    # A longer salt could end within a value, and the rest of that pass for another path and value.
+    hashes = all(len(beside) == ROOT_BYTES for _, beside in way)
+    if len(salt) != SALT_BYTES or len(path) >= len(_SIZES) or not hashes:
+        return False
     found = _leaf(salt, path, value)
     for side, beside in way:
         both = beside + found if side == "left" else found + beside

@@ -45,6 +45,24 @@ def test_the_root_is_rfc_6962s_and_every_leaf_has_a_proof(
     assert not commitments.holds(root, b"g", value, salt, way)
 
 
+def test_what_somebody_wrote_into_a_field_does_not_pass_for_another_field() -> None:
+    """The one leaf's bytes, cut elsewhere: a salt that ends within the statement."""
+    path, value = b"rows/0/0", b"\0\0\0\x05guilt"
+    typed = b"select 1 -- " + bytes((len(path),)) + path + value
+    root = commitments.root(KEY, NONCE, [(b"statement", typed)])
+    salt, way = commitments.proof(KEY, NONCE, [(b"statement", typed)], 0)
+    longer = salt + bytes((9,)) + b"statement" + b"select 1 -- "
+    assert commitments.holds(root, b"statement", typed, salt, way)
+    assert not commitments.holds(root, path, value, longer, way)
+    assert not commitments.holds(root, b"p" * 256, value, salt, way)
+    assert not commitments.holds(root, b"statement", typed, salt, [("left", b"short")])
+
+
+def test_a_length_without_an_end_is_no_length() -> None:
+    with pytest.raises(CommitmentError):
+        leaves(commitments.REQUESTED, 0, b"\xff" * 2_000_000)
+
+
 def test_salts_are_of_the_key_and_the_nonce() -> None:
     fields = [(b"a", b"1"), (b"b", b"2")]
     roots = {
