@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +28,7 @@ from gateway.policy import row_limits, schema, sql
 from gateway.policy.catalog import name_of, parts_of
 from gateway.policy.estimating import ATTRIBUTE as ESTIMATE
 from gateway.policy.facts import RISKS, Facts
+from gateway.policy.remembered import Remembered
 from gateway.policy.scopes import Scopes
 
 NO_POLICY: Final = "no policy permits this"
@@ -138,8 +138,6 @@ class _Answer:
 class Policies:
     """One parsed policy set. `digest` is the SHA-256 of its files, hexadecimal."""
 
-    _REMEMBERED = 50_000
-
     def __init__(self, files: Iterable[tuple[str, str]]) -> None:
         """From (file name, text) pairs. Raises PolicyError."""
         ordered = sorted(files)
@@ -181,9 +179,9 @@ class Policies:
         self._limits = any(rule.max_rows for rule in self.rules.values())
         self._mentions = _mentions(document)
         self.scopes = Scopes(parsed, document)
-        self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
+        self._known = Remembered()
         self._fields = self._mentions.facts()
-        self._alike: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
+        self._alike = Remembered()
 
     def connect(
         self,
@@ -238,13 +236,14 @@ class Policies:
             facts = request.facts
             decisive = tuple([getattr(facts, field) for field in self._fields])
             alike = (*key[:-1], *decisive)
-            known = self._alike.get(alike)
+            known, size = self._alike.get(alike), facts.cost()
             if known is None:
                 asked = _Asked(self, principal, target, application, moment)
                 # Without the others, so that nothing can depend on them.
                 seen = Facts(**dict(zip(self._fields, decisive, strict=True)))
-                known = self._keep(self._alike, alike, self._judge(asked, request, seen))
-            self._keep(self._known, key, known)
+                known = self._judge(asked, request, seen)
+                self._alike.keep(alike, known, size)
+            self._known.keep(key, known, size)
         if request.unmasked and known.verdict is Verdict.ALLOW:
             return Decision(Verdict.DENY, (), request.unmasked)
         limit = known.limit
@@ -296,17 +295,6 @@ class Policies:
             now_s // 60 if mentions.time and now_s is not None else None,
             _age(principal, now_s) if mentions.age else None,
         )
-
-    def _keep(
-        self,
-        decided: OrderedDict[tuple[Any, ...], Decision],
-        key: tuple[Any, ...],
-        decision: Decision,
-    ) -> Decision:
-        decided[key] = decision
-        if len(decided) > self._REMEMBERED:
-            decided.popitem(last=False)
-        return decision
 
     def _judge(self, asked: _Asked, request: Request, facts: Facts) -> Decision:
         context = _context(request, facts)

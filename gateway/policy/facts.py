@@ -54,6 +54,15 @@ class SessionNames(msgspec.Struct, frozen=True, cache_hash=True):
     views: frozenset[str] = _NOTHING
 
 
+_ENTRY_BYTES: Final = 1024
+_NAME_BYTES: Final = 100
+_PART_BYTES: Final = 400
+_NAMES: Final = (
+    "kinds", "tables_read", "tables_written", "columns_read", "columns_written", "functions", "ddl",
+    "classifies", "files", "links", "unknown", "temporary", "views", "executes",
+)  # fmt: skip
+
+
 class Facts(msgspec.Struct, frozen=True, eq=False):
     """A statement's facts. Equal ones are one object (`Resolver`), so that they compare quickly.
 
@@ -93,6 +102,15 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
     owners: frozenset[tuple[str, str]] = frozenset()
     references: tuple[Reference, ...] = ()
     outputs: tuple[Output, ...] = ()
+
+    def cost(self) -> int:
+        """Roughly what they take of memory: as much as whoever asks has written into it."""
+        found = _ENTRY_BYTES
+        for field in _NAMES:
+            names = getattr(self, field)
+            if names:
+                found += _NAME_BYTES * len(names) + sum(map(len, names))
+        return found + _PART_BYTES * (len(self.owners) + len(self.references) + len(self.outputs))
 
     def after(self, session: SessionNames) -> SessionNames:
         """The session once the statement may have run."""

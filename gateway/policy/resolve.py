@@ -41,6 +41,7 @@ from gateway.policy.work import UNSURE, Source, Work
 _MOST_NESTED: Final = 24
 _FUNCTION_CALL: Final = re.compile(r"FUNCTION CALL ([0-9]+)")
 _LONGEST: Final = 64 * 1024
+_MOST_BYTES: Final = 64 * 1024 * 1024
 _TOO_DEEP: Final = "it is nested too deeply"
 _DROPS_WITH: Final = "DROP_CASCADE"
 
@@ -58,6 +59,7 @@ class Resolver:
         self._shapes = _Recent(remembered)
         self._interned: dict[tuple[object, ...], Facts] = {}
         self._combined: dict[tuple[Facts, Facts | None], Facts] = {}
+        self._bytes = 0
         self._sources: dict[tuple[int, bool], Source] = {}
         self._bodies: dict[int, Work] = {}
         self._effects: dict[tuple[int, str], Work] = {}
@@ -113,10 +115,17 @@ class Resolver:
             )
         else:
             combined = together(outer, ran)
-        if len(self._combined) >= self._remembered:
-            self._combined.clear()
+        self._make_room(combined)
         self._combined[outer, ran] = combined
         return combined
+
+    def _make_room(self, facts: Facts) -> None:
+        self._bytes += facts.cost()
+        both = len(self._interned) + len(self._combined)
+        if both >= self._remembered or self._bytes > _MOST_BYTES:
+            self._interned.clear()
+            self._combined.clear()
+            self._bytes = facts.cost()
 
     def _analyse(self, statement: Statement, meaning: SessionNames) -> tuple[Facts, bool]:
         work = Work()
@@ -217,8 +226,7 @@ class Resolver:
         known = self._interned.get(key)
         if known is not None:
             return known
-        if len(self._interned) >= self._remembered:
-            self._interned.clear()
+        self._make_room(facts)
         self._interned[key] = facts
         return facts
 

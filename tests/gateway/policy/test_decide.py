@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.identity.principal import Principal
 from gateway.machine import Decision, Request, Verdict
 from gateway.policy.decide import NO_POLICY, NoPolicies, Policies, PolicyError
+from gateway.policy.remembered import Remembered
 from tests.gateway.policy.catalogs import request
 
 ALICE = Principal("https://i", "a1", "alice", ("support",), None, "person", 2e9)
@@ -274,9 +275,9 @@ def test_replicating_needs_a_permission_of_its_own_beside_connecting() -> None:
         assert (decision.verdict, decision.reason) == (Verdict.DENY, "no policy permits this")
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Policies, "_REMEMBERED", 10)
+def test_what_is_remembered_is_bounded() -> None:
     given = policies(SUPPORT)
+    given._known = Remembered(10)
     for number in range(100):
         execute(given, application=str(number))
     assert len(given._known) == 10
