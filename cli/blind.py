@@ -163,6 +163,9 @@ class Verdict:
     counts: Counter[str] = field(default_factory=Counter)
     found: list[Finding] = field(default_factory=list)
     more: int = 0
+    unwitnessed: bool = False
+    """Nothing but the history itself says what was erased: who writes there could say it of what
+    he altered."""
 
     def find(self, finding: Finding) -> None:
         """Note a finding."""
@@ -176,7 +179,9 @@ class Verdict:
     def exit_code(self) -> int:
         if self.found:
             return FOUND
-        undecided = ("not openable", "unreadable", "otherwise classified", "dead-lettered")
+        undecided = ["not openable", "unreadable", "otherwise classified", "dead-lettered"]
+        if self.unwitnessed:
+            undecided.append("erased")
         return UNDECIDED if any(self.counts[what] for what in undecided) else 0
 
 

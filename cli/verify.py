@@ -418,6 +418,7 @@ class _Run:
         from cli.blind import Finding, uuid
 
         judge = self._judge
+        judge.verdict.unwitnessed = True
         try:
             # Their keys are their own hashes, which the events name: it is no matter who has them.
             async with AsyncExitStack() as stack:

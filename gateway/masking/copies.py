@@ -22,7 +22,7 @@ from gateway.masking.hidden import Hidden, Relation
 from gateway.masking.tree import STAR, nodes, strings
 
 WRITING: Final = frozenset(
-    {"insert", "update", "merge", "create_table_as", "copy_file", "copy_program"}
+    {"insert", "update", "merge", "create_table_as", "copy_file", "copy_program", "alter_table"}
 )
 """Kinds of statements that may copy."""
 UNKNOWN: Final = "?"
@@ -40,7 +40,15 @@ _PREDICATES: Final = frozenset(
 _STARRED: Final[dict[str, Any]] = {"ColumnRef": {"fields": [{"A_Star": {}}]}}
 _BOOLEAN: Final = frozenset({"EXISTS_SUBLINK", "ANY_SUBLINK", "ALL_SUBLINK"})
 _WRITES: Final = frozenset(
-    {"InsertStmt", "UpdateStmt", "MergeStmt", "CreateTableAsStmt", "SelectStmt", "CopyStmt"}
+    {
+        "InsertStmt",
+        "UpdateStmt",
+        "MergeStmt",
+        "CreateTableAsStmt",
+        "SelectStmt",
+        "CopyStmt",
+        "AlterTableStmt",
+    }
 )
 _FUNCTIONS: Final = frozenset({"RangeFunction", "RangeTableFunc", "JsonTable"})
 
@@ -127,7 +135,7 @@ class _Write:
     def copies(self, kind: str, node: dict[str, Any]) -> frozenset[str]:
         """The classified columns that it copies."""
         match kind:
-            case "InsertStmt" | "UpdateStmt" | "MergeStmt":
+            case "InsertStmt" | "UpdateStmt" | "MergeStmt" | "AlterTableStmt":
                 pass
             case "CreateTableAsStmt":
                 if node.get("objtype") == "OBJECT_MATVIEW" or node["into"].get("skipData"):
@@ -274,6 +282,14 @@ class _Write:
                 chosen = set(strings(node.get("attlist", [])))
                 if relation is not None and (not chosen or chosen & _kept(relation)):
                     yield STAR
+            case "AlterTableStmt":
+                target = self._target(node["relation"])
+                for each in node.get("cmds", []):
+                    command = each["AlterTableCmd"]
+                    if command["subtype"] == "AT_AlterColumnType":
+                        # ALTER COLUMN … TYPE … USING sets what is in every row.
+                        value = command["def"]["ColumnDef"].get("raw_default")
+                        yield from self._placed([value], target, [command["name"]])
             case "InsertStmt":
                 target = self._target(node["relation"])
                 listed = [each["ResTarget"]["name"] for each in node.get("cols", [])]

@@ -226,6 +226,8 @@ def test_what_was_erased_is_said_and_what_does_not_open_is_not_called_erased() -
     history(erased, rows)
     assert (erased.found(), erased.judge.verdict.exit_code) == ([], 0)
     assert erased.judge.verdict.counts["erased"] == 2
+    erased.judge.verdict.unwitnessed = True
+    assert erased.judge.verdict.exit_code == UNDECIDED
     rows[2][NAMES.index("rows")] += 1
     history(erased, rows)
     assert erased.found()[0].endswith("  rows")

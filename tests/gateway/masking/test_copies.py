@@ -59,6 +59,8 @@ def judged(text: str) -> tuple[str, ...]:
         "create table t as select to_jsonb(c) from customers c",
         "create table t as select j.x from (customers c join orders o on true) as j(a, b, c, x)",
         "create table t as select a from customers as c (x, y, z, a)",
+        "alter table customers alter column name type text using ssn",
+        "alter table customers alter id type int, alter name type text using upper(customers.ssn)",
         "select ssn into t from customers",
         "select * into t from customers",
         "insert into orders (id, note) select id, ssn from customers",
@@ -136,6 +138,8 @@ def test_a_copy_is_named(text: str) -> None:
         "insert into customers (id, ssn) values (1, 'x') on conflict (id) do update "
         "set ssn = excluded.ssn, name = excluded.name",
         "update customers set ssn = upper(ssn)",
+        "alter table customers alter ssn type varchar(20) using upper(ssn)",
+        "alter table customers alter name type varchar(20) using upper(name), add x int default 3",
         "update customers set name = upper(name) where ssn = '1'",
         "update customers set (ssn, name) = (ssn, name)",
         "update vault v set what = c.ssn from customers c where c.id = v.id",
