@@ -27,6 +27,8 @@ _SYSTEM: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _DOT: Final = "ASCII_46"
 _ASTERISK: Final = "ASCII_42"
 _CLOSE: Final = "ASCII_41"
+_PLAN_BYTES: Final = 1024
+_PROBE_BYTES: Final = 200
 
 Action = Literal["pass", "pump", "rewrite", "refuse"]
 
@@ -76,6 +78,12 @@ class Plan:
     creates: str = ""
     probes: tuple[Probe, ...] = ()
     sqlstate: str = _PROTECTED
+
+    @property
+    def size(self) -> int:
+        """Roughly its bytes in memory: a statement may look up as many values as are typed."""
+        probes = sum(_PROBE_BYTES + len(probe.written) for probe in self.probes)
+        return _PLAN_BYTES + probes + sum(len(edit.text) for edit in self.edits)
 
     def apply(self, text: str) -> str:
         """What runs."""

@@ -18,7 +18,6 @@ from gateway.policy.sql import shape
 
 _REMEMBERED_BYTES: Final = 8 * 1024 * 1024
 _LARGEST: Final = 64 * 1024
-_PLAN_BYTES: Final = 1024
 _MOST_SHAPES: Final = 5_000
 _QUOTED: Final = re.compile(r'"[^"]*"|\'[^\']*\'|«[^»]*»|„[^“]*“|`[^`]*`')
 # What only ever names things (section 54.8): schema, table, column, data type, constraint, and
@@ -164,4 +163,4 @@ def _words(text: str) -> list[str]:
 
 
 def _cost(text: str, known: Plan) -> int:
-    return _PLAN_BYTES + len(text) + sum(len(edit.text) for edit in known.edits)
+    return len(text) + known.size

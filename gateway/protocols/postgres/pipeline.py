@@ -68,7 +68,8 @@ class Prepared(Meaning):
         self, statement: Statement, oids: tuple[int, ...], plan: Plan | None = None
     ) -> None:
         texts = sys.getsizeof(statement.text) + sys.getsizeof(statement.recorded)
-        super().__init__(_NAME_BYTES + texts + 36 * len(oids))
+        planned = plan.size if plan is not None else 0
+        super().__init__(_NAME_BYTES + texts + 36 * len(oids) + planned)
         self.statement = statement
         self.oids = oids
         self.plan = plan

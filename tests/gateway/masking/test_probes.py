@@ -7,6 +7,9 @@ import pytest
 from gateway.masking.hidden import Column, Hidden, Relation
 from gateway.masking.plan import plan
 from gateway.masking.probes import Probe, tried
+from gateway.masking.veil import Veil
+from gateway.policy.sql import analyse
+from gateway.protocols.postgres.pipeline import Prepared
 from tests.gateway.masking.shop import CUSTOMERS, EMAIL, HIDDEN, LOOK_UP
 
 
@@ -159,3 +162,15 @@ def test_the_same_bytes_are_another_value_in_another_encoding() -> None:
         for each in tried([probe], ((0, 0, b"\xe6"),), encoding) or ()
     }
     assert len(found) == 2
+
+
+def test_what_is_remembered_counts_the_values_that_are_looked_up() -> None:
+    values = ",".join(f"'{number}'" for number in range(5000))
+    found = plan(f"select id from customers where email in ({values})", HIDDEN)
+    assert len(found.probes) == 5000 and found.size > 1_000_000
+    statement = analyse("select 1")[0]
+    assert Prepared(statement, (), found).size > Prepared(statement, ()).size + 1_000_000
+    veil = Veil(HIDDEN)
+    for number in range(20):
+        veil.plan(f"select id from customers where email in ('{number}',{values})")
+    assert 0 < len(veil._plans) < 10 and veil._bytes <= 8 * 1024 * 1024
