@@ -153,7 +153,9 @@ class Finding:
         said = f"{self.problem.upper()}  {where}  event {self.event_id}"
         if self.statement_id.strip("0"):
             said += f"  statement {self.statement_id}"
-        return said + (f"  {', '.join(self.fields)}" if self.fields else "")
+        said += f"  {', '.join(self.fields)}" if self.fields else ""
+        # A stream's name is whatever was written there: no terminal is to obey it.
+        return "".join(letter if letter.isprintable() else "?" for letter in said)
 
 
 @dataclass

@@ -7,6 +7,7 @@ not answered in time is not known, and rules must say what that means.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from typing import Any, Final
 
@@ -47,6 +48,11 @@ async def _planned(connection: Any, asked: str) -> Any:
     return plan
 
 
+def _digest(asked: str) -> bytes:
+    # Texts would be a quarter of a gigabyte, and hold what people typed.
+    return hashlib.sha256(asked.encode()).digest()
+
+
 class Estimates:
     """One target's."""
 
@@ -57,7 +63,7 @@ class Estimates:
         self._one = asyncio.Lock()
         self._waiting = 0
         self._of: object = None
-        self._known: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
 
     async def rows(self, request: Request) -> int:
         """How many rows it returns or changes; -1 where that is not known."""
@@ -90,9 +96,9 @@ class Estimates:
         if self._of is not contents:
             self._of = contents
             self._known.clear()
-        at, rows = self._known.get(asked, (0.0, -1))
+        known = self._known.get(_digest(asked))
         now = asyncio.get_running_loop().time()
-        return rows if asked in self._known and now - at < _KEPT_S else None
+        return known[1] if known is not None and now - known[0] < _KEPT_S else None
 
     async def _ask(self, asked: str) -> int:
         contents, usable = self._catalog.now, False
@@ -112,7 +118,7 @@ class Estimates:
                 self.close()
         _ASKED.labels(self._target.name, str(rows >= 0).lower()).inc()
         if contents is self._catalog.now:
-            self._known[asked] = asyncio.get_running_loop().time(), rows
+            self._known[_digest(asked)] = asyncio.get_running_loop().time(), rows
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return rows

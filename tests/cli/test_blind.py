@@ -12,6 +12,7 @@ from cli.blind import (
     FOUND,
     UNDECIDED,
     Expected,
+    Finding,
     HistoryRows,
     Judge,
     Keys,
@@ -239,6 +240,11 @@ def test_what_was_erased_is_said_and_what_does_not_open_is_not_called_erased() -
     lost.keys.drop(lost.session.context.key_id)
     with pytest.raises(NotOpenable):
         lost.keys.opener(lost.session.context.key_id)
+
+
+def test_no_finding_speaks_to_a_terminal() -> None:
+    finding = Finding("original", "missing", "gw\x1b[1A\x1b[2K\r\n\x9b2K #7", "")
+    assert str(finding) == "MISSING  original  event gw?[1A?[2K???2K #7"
 
 
 def test_rows_without_an_original_are_of_kinds_that_have_none() -> None:
