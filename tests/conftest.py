@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from infra.devstack import status
@@ -17,6 +18,10 @@ from infra.devstack.plan import Options
 from infra.devstack.postgres import SUPERUSER, remove_data
 from infra.devstack.shop import Size
 from infra.devstack.state import StateDir
+
+# A busy machine is slow: how long an example takes says nothing.
+hypothesis.settings.register_profile("gatebook", deadline=None)
+hypothesis.settings.load_profile("gatebook")
 
 SMALL = Size(customers=200, orders=1_000)
 

@@ -42,6 +42,8 @@ _CANDIDATE: Final = re.compile(
 
 _EMAIL_DOMAIN: Final = re.compile(r"@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}")
 _EMAIL_LOCAL: Final = re.compile(r"[\w.%+*\-]{1,64}\Z")
+# What a mask left, and would not leave so a second time.
+_MASKED_EMAIL: Final = re.compile(r".?\*{3}@")
 _DIGIT_RUN: Final = re.compile(r"(?<![0-9])(?<![0-9]\.)[0-9](?:[ -]?[0-9]){12,40}(?![0-9])")
 _GROUP: Final = re.compile(r"[0-9]+")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -228,7 +230,7 @@ def mask(kind: Kind, value: str) -> str:
     """`value` with its shape left: `***-**-****`, `**** **** **** 1234`, `a***@example.com`."""
     match kind:
         case "email":
-            return masks.email(value)
+            return value if _MASKED_EMAIL.match(value) else masks.email(value)
         case "card" | "iban":
             return masks.shape(value, 4)
         case "ssn" | "phone":

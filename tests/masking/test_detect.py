@@ -4,7 +4,7 @@ import itertools
 import time
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from stdnum import iban, luhn
 from stdnum.us import ssn
@@ -131,6 +131,7 @@ def test_the_cheap_check_is_never_wrong_with_no(text: str) -> None:
 
 
 @given(st.text(alphabet="0123456789 -+().@abxGB,'", max_size=80))
+@example("0@0.BB")
 def test_findings_are_ordered_disjoint_and_masking_settles(text: str) -> None:
     found = detect.find(text)
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
