@@ -403,9 +403,9 @@ class Connection(asyncio.Protocol):
     # --- the journal ---
 
     def _ask(self, command: Ask) -> None:
-        catalog = self._node.catalogs[self._machine.target]
+        catalog = self._node.catalogs.get(self._machine.target)
         connecting = any(request.action == "connect" for request in command.requests)
-        if connecting and catalog.veils.by_comments and not catalog.known:
+        if connecting and catalog is not None and catalog.veils.by_comments and not catalog.known:
             # Comments may classify anything; nothing is recorded, nor shown, before that is known.
             catalog.look(False).add_done_callback(lambda _: self._decide(command))
         elif not connecting and (self._node.policies.asks_estimates or self._asked is not None):
@@ -449,7 +449,7 @@ class Connection(asyncio.Protocol):
         decisions: list[Decision] = []
         encoded: list[tuple[bytes, bytes]] = []
         target = self._machine.target
-        veils, known = self._node.catalogs[target].veils, self._node.catalogs[target].known
+        catalog = self._node.catalogs.get(target)  # none of a target that does not exist
         moment = Moment(self._address, time.time())
         for request in command.requests:
             if request.action == "connect" and not request.refusal:
@@ -458,7 +458,7 @@ class Connection(asyncio.Protocol):
                 )
                 recorder.connected_by = decision.policies
                 self._visit, self._visited_under = request, policies
-                if veils.by_comments and not known:
+                if catalog is not None and catalog.veils.by_comments and not catalog.known:
                     decision = _NOT_KNOWN
             else:
                 decision = policies.execute(principal, target, self._application, request, moment)

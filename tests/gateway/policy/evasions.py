@@ -35,7 +35,7 @@ create table hr.payroll (id int not null, person text, salary int) partition by 
 create table hr.payroll_2025 partition of hr.payroll for values from (0) to (1000);
 create table hr.payroll_2026 partition of hr.payroll for values from (1000) to (2000);
 insert into hr.payroll values (1, 'ann', 100), (1001, 'bob', 200);
-create view public.people as select c.id, c.ssn as tag from public.customers c where c.email <> '';
+create view public.people as select c.id, c.ssn as tag from public.customers c where c.id > 0;
 create view public.all_people as select tag from public.people;
 create view public.pay as select person, sum(salary) as total from hr.payroll group by person;
 create view public.writable as select id, salary from hr.payroll;
