@@ -385,11 +385,24 @@ def hidden_from(
             names[oid]: frozenset(column.name for column in listed)
             for oid, listed in columns.items()
         },
-        ruled=frozenset(knowledge.ruled),
+        ruled=frozenset(knowledge.ruled) | _setting(knowledge, names),
         closed=closed,
         together=_together(knowledge, columns, names),
         unique={key: frozenset(found) for key, found in unique.items()},
     )
+
+
+def _setting(
+    knowledge: Knowledge, names: Mapping[int, tuple[str, str]]
+) -> frozenset[tuple[str, str]]:
+    """Views of pg_settings, and views of those: the rule of that one is SET by another name."""
+    found = {oid for oid, definition in knowledge.views if "pg_settings" in definition}
+    grown = True
+    while grown:
+        fresh = {view for view, source in knowledge.derived if source in found} - found
+        found |= fresh
+        grown = bool(fresh)
+    return frozenset(names[oid] for oid in found if oid in names)
 
 
 def _closed(

@@ -412,6 +412,9 @@ class _Planner:
         if reference.catalog and reference.catalog != hidden.database:
             raise _Refused("cross-database references are not implemented", sqlstate="0A000")
         if schema == "pg_catalog" or (not schema and name.startswith("pg_")):
+            if reference.writes:
+                # UPDATE of pg_settings is SET by another name.
+                raise _Refused(f"writing to {name} may change what is masked")
             if name in allowed.CATALOGS:
                 return None
             raise _Refused(f"{name} may hold what you may not see")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.masking.hidden import Column, Mask
 from gateway.masking.plan import Edit, Plan, plan
+from gateway.masking.veil import Veil
 from tests.gateway.masking.shop import CUSTOMERS, HIDDEN
 
 
@@ -438,3 +439,17 @@ def test_names_are_folded_as_in_any_encoding() -> None:
         "select id from customers join orders using (GEHÄLTER)",
     ):
         assert plan(text, hidden).action == "rewrite"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "update pg_settings set setting = 'hr' where name = 'search_path'",
+        "with x as (update pg_catalog.pg_settings set setting = '1' returning 1) select from x",
+        "merge into pg_settings using (values (1)) v on true when matched then update set "
+        "setting = '1'",
+    ],
+)
+def test_settings_are_not_set_by_their_view(text: str) -> None:
+    assert Veil(HIDDEN).plan(text).action == "refuse"
+    assert Veil(HIDDEN).plan("select setting from pg_settings").action == "pass"
