@@ -15,17 +15,16 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from bench.mask import fill
 from cli import clickhouse, originals, verify
 from cli.blind import Judge, Keys, Scope
 from cli.blind_tables import Tables
 from infra.devstack.plan import Options
 from infra.devstack.state import StateDir
 from processors.mask import Masker
-from schemas import codec, topics
 from schemas.sealing import Recipients
 from schemas.settings import Settings, load
 from tests.conftest import running
-from tests.processors.recording import Pen
 
 STATEMENTS = 20_000
 EVENTS = 4 * STATEMENTS
@@ -73,16 +72,7 @@ async def _write(settings: Settings) -> None:
         bootstrap_servers=settings.kafka.bootstrap_servers, acks="all", linger_ms=5
     )
     await producer.start()
-    pens = [Pen(recipients) for _ in range(8)]
-    sessions = [pen.session() for pen in pens for _ in range(2)]
-    for session in sessions:
-        await producer.send_and_wait(
-            topics.KEYS, codec.encode_wraps(session.wraps), key=session.context.key_id
-        )
-    for number in range(STATEMENTS):
-        lane = number % len(pens)
-        for value in pens[lane].pgbench(sessions[2 * lane + number // 8 % 2], number * 37):
-            await producer.send(topics.EVENTS, value, partition=lane)
+    await fill(producer, recipients, STATEMENTS)
     await producer.stop()
 
 

@@ -97,18 +97,23 @@ async def _write(bootstrap: str, recipients: Recipients) -> dict[TopicPartition,
     partitions = [TopicPartition(topics.EVENTS, number) for number in range(8)]
     starts = await reader.end_offsets(partitions)
     await reader.stop()
-    pens = [Pen(recipients) for _ in partitions]
+    await fill(producer, recipients, STATEMENTS)
+    await producer.stop()
+    return dict(starts)
+
+
+async def fill(producer: AIOKafkaProducer, recipients: Recipients, statements: int) -> None:
+    """Write a pgbench-like mix to the eight partitions of gatebook.events."""
+    pens = [Pen(recipients) for _ in range(8)]
     sessions = [pen.session() for pen in pens for _ in range(2)]
     for session in sessions:
         await producer.send_and_wait(
             topics.KEYS, codec.encode_wraps(session.wraps), key=session.context.key_id
         )
-    for number in range(STATEMENTS):
+    for number in range(statements):
         lane = number % len(pens)
         for value in pens[lane].pgbench(sessions[2 * lane + number // 8 % 2], number * 37):
             await producer.send(topics.EVENTS, value, partition=lane)
-    await producer.stop()
-    return dict(starts)
 
 
 async def _assigned(service: MaskService) -> None:

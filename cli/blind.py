@@ -18,7 +18,7 @@ from schemas import codec
 from schemas.chain import Envelope
 from schemas.codec import Archive, CodecError
 from schemas.events import NONE_ID, ORIGINALS, Context, Event, KeyWraps, Masked
-from schemas.sealing import Opener, SealingError, unwrap
+from schemas.sealing import Opener, SealingError, unwrap_any
 from sinks import rows
 
 Place = Literal["original", "masked", "history"]
@@ -91,16 +91,12 @@ class Keys:
         wraps = self._wraps.get(key_id)
         if wraps is None or not wraps.wraps:
             raise Erased if key_id in self._erased else NotOpenable
-        names = [wrap.recipient for wrap in wraps.wraps]
         # Whose key it is was found out with the first one.
-        for name in sorted(names, key=lambda name: name != self._mine):
-            try:
-                opener = Opener(unwrap(wraps, name, self._private))
-            except SealingError:
-                continue
-            self._mine = name
-            return opener
-        raise NotOpenable
+        opened = unwrap_any(wraps, self._private, self._mine)
+        if opened is None:
+            raise NotOpenable
+        self._mine, key = opened
+        return Opener(key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from cli import clickhouse
 from cli.blind import Row, Scope
-from schemas.chain import Envelope, event_hash
+from schemas.chain import Envelope
 from schemas.events import KeyWraps, Wrap
 from sinks.rows import COLUMNS
 
@@ -155,13 +155,7 @@ class Tables:
                 stream, seq, bytes.fromhex(previous), bytes.fromhex(digest),
                 bytes.fromhex(claimed), b64decode(payload),
             )  # fmt: skip
-            whole = (
-                event_hash(
-                    stream, seq, envelope.prev_hash, envelope.schema_sha256, envelope.payload
-                )
-                == envelope.event_hash
-            )
-            yield event_id, envelope if whole else None
+            yield event_id, envelope if envelope.intact else None
 
     def wraps(self, key_ids: Iterable[bytes] | None = None) -> Iterator[KeyWraps]:
         """The vault's wrapped keys."""

@@ -60,12 +60,9 @@ def classify(
     """
     import asyncio
 
-    settings = policy.settings_of(config, state_dir)
-    chosen = [each for each in (settings.targets if settings else ()) if each.name == target]
-    if not chosen:
-        raise Problem(f"{target} is not among the settings' targets", 2)
+    _, chosen = policy.of_target(target, config, state_dir)
     write = _as_comments if comments else _as_settings
-    text, found = asyncio.run(_proposals(chosen[0], rows, write))
+    text, found = asyncio.run(_proposals(chosen, rows, write))
     if out is None:
         print(text, end="")
     else:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import typer
 
-from cli.originals import ReasonOption, UserOption, private_of, uuid
+from cli.originals import KeyOption, ReasonOption, UserOption, private_of, uuid
 from cli.problems import Problem
 from cli.running import StateDirOption, running
 
@@ -42,7 +42,7 @@ def disclose(  # noqa: PLR0917 (a command line's options are its parameters)
         typer.Option(help="statement, executed, parameters/0, rows/0/2 (row, column), bytes/0 ..."),
     ],
     reason: ReasonOption,
-    key: Annotated[Path, typer.Option("--key", help="Your private key (X25519, PEM).")],
+    key: KeyOption,
     state_dir: StateDirOption = None,
     user: UserOption = None,
 ) -> None:

@@ -60,15 +60,12 @@ def explain(
     from gateway.policy.sql import analyse
     from schemas.settings import SettingsError
 
-    settings = policy.settings_of(config, state_dir)
-    chosen = [each for each in (settings.targets if settings else ()) if each.name == target]
-    if settings is None or not chosen:
-        raise Problem(f"{target} is not among the settings' targets", 2)
+    settings, chosen = policy.of_target(target, config, state_dir)
     issuer = settings.oidc.issuer if settings.oidc else "https://issuer"
     principal = Principal(issuer, who, who, tuple(group or ()), None, "person", float("inf"))
     try:
         rules = Policies(policy.files_of(policy.folder_of(policies, settings)))
-        catalog = asyncio.run(policy.read_target(chosen[0]))
+        catalog = asyncio.run(policy.read_target(chosen))
     except (PolicyError, SettingsError) as error:
         raise Problem(str(error), 1) from None
     veils, comments = catalog.veils, catalog.now.comments

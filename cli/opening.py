@@ -13,7 +13,7 @@ from processors import pgtypes
 from schemas import events
 from schemas.chain import event_hash
 from schemas.codec import Archive, CodecError
-from schemas.sealing import Opener, SealingError, unwrap
+from schemas.sealing import Opener, SealingError, unwrap_any
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -79,11 +79,9 @@ def _opener(
     ids: list[UUID],
     given: Sequence[quorums.ShareFile],
 ) -> Opener:
-    for wrap in wraps.wraps:
-        try:
-            return Opener(unwrap(wraps, wrap.recipient, private))
-        except SealingError:
-            continue
+    opened = unwrap_any(wraps, private)
+    if opened is not None:
+        return Opener(opened[1])
     boards = {board.name: board for board in wraps.quorums}
     shared = quorums.data_key(str(UUID(bytes=wraps.key_id)), boards, private, ids, given)
     if shared is not None:

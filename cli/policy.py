@@ -70,6 +70,16 @@ def settings_of(config: Path | None, state_dir: Path | None) -> Settings | None:
         raise Problem(str(error), 2) from None
 
 
+def of_target(target: str, config: Path | None, state_dir: Path | None) -> tuple[Settings, Target]:
+    """The settings as `settings_of` finds them, and a target of theirs. Raises Problem."""
+    settings = settings_of(config, state_dir)
+    if settings is not None:
+        for each in settings.targets:
+            if each.name == target:
+                return settings, each
+    raise Problem(f"{target} is not among the settings' targets", 2)
+
+
 def folder_of(folder: Path | None, settings: Settings | None) -> Path:
     """The folder named, or the one of the settings. Raises Problem."""
     chosen = folder or (settings.gateway.policies if settings else None)

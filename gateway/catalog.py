@@ -221,6 +221,11 @@ class Catalog:
         return self.now.resolve.snapshot.known
 
     @property
+    def comments_unread(self) -> bool:
+        """Whether comments may classify anything that has not been read yet."""
+        return self.veils.by_comments and not self.known
+
+    @property
     def knowledge(self) -> Knowledge | None:
         """What masking needs to know; None while it is known to be out of date."""
         return None if self._stale else self.now.knowledge

@@ -196,18 +196,10 @@ class Desk:
         )
 
     def _head(self, request: Request, person: Principal) -> tuple[events.Context, bytes, int, int]:
-        node = self._node
-        return (
-            self._context(request, person),
-            node.new_id(),
-            node.clock.wall() // 1000,
-            node.clock.monotonic(),
-        )
+        return self._node.head(self._context(request, person))
 
     async def _record(self, event: events.Event) -> None:
-        schema = codec.CURRENT[type(event)]
-        context = codec.encode_context(event.context)
-        await self._durable((schema.sha256, codec.encode(event, context)))
+        await self._durable(codec.encode_alone(event))
 
     async def _durable(self, encoded: Encoded) -> None:
         """Raises NotDurable."""

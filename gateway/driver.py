@@ -405,8 +405,8 @@ class Connection(asyncio.Protocol):
     def _ask(self, command: Ask) -> None:
         catalog = self._node.catalogs.get(self._machine.target)
         connecting = any(request.action == "connect" for request in command.requests)
-        if connecting and catalog is not None and catalog.veils.by_comments and not catalog.known:
-            # Comments may classify anything; nothing is recorded, nor shown, before that is known.
+        if connecting and catalog is not None and catalog.comments_unread:
+            # Nothing is recorded, nor shown, before what is classified is known.
             catalog.look(False).add_done_callback(lambda _: self._decide(command))
         elif not connecting and (self._node.policies.asks_estimates or self._asked is not None):
             self._asked = self._spawn(self._ask_with_estimates(command, self._asked))
@@ -458,7 +458,7 @@ class Connection(asyncio.Protocol):
                 )
                 recorder.connected_by = decision.policies
                 self._visit, self._visited_under = request, policies
-                if catalog is not None and catalog.veils.by_comments and not catalog.known:
+                if catalog is not None and catalog.comments_unread:
                     decision = _NOT_KNOWN
             else:
                 decision = policies.execute(principal, target, self._application, request, moment)

@@ -38,45 +38,32 @@ SELECT d.objoid::int8, d.objsubid::int4, d.description,
    AND c.relpersistence <> 't'
 """
 
-# Rows of system objects never change but by an upgrade. OIDs are those of ordinary objects.
-FINGERPRINT: Final = f"""
-SELECT md5(string_agg(part, ',')) FROM (
-  SELECT 'c' || count(*) || ':' || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
-         AS part FROM pg_catalog.pg_class WHERE oid >= 16384
-  UNION ALL SELECT 'a' || count(*) || ':'
-         || coalesce(sum(hashtextextended(attrelid || ':' || attnum || ':' || xmin, 0)), 0)
-    FROM pg_catalog.pg_attribute WHERE attrelid >= 16384
-  UNION ALL SELECT 'p' || count(*) || ':'
-         || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
-    FROM pg_catalog.pg_proc WHERE oid >= 16384
-  UNION ALL SELECT 'r' || count(*) || ':'
-         || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
-    FROM pg_catalog.pg_rewrite WHERE oid >= 16384
-  UNION ALL SELECT 'i' || count(*) || ':'
-         || coalesce(sum(hashtextextended(inhrelid || ':' || inhparent, 0)), 0)
-    FROM pg_catalog.pg_inherits
-  UNION ALL SELECT 't' || count(*) || ':'
-         || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
-    FROM pg_catalog.pg_trigger WHERE oid >= 16384
-  UNION ALL SELECT 'k' || count(*) || ':'
-         || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
-    FROM pg_catalog.pg_constraint WHERE oid >= 16384
-  UNION ALL SELECT 'o' || count(*) || ':'
-         || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
-    FROM pg_catalog.pg_operator WHERE oid >= 16384
-  UNION ALL SELECT 'f' || count(*) || ':'
-         || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0)
-    FROM pg_catalog.pg_cast WHERE oid >= 16384
-  UNION ALL SELECT 'd' || count(*) || ':'
-         || coalesce(sum(hashtextextended(row(comments.*)::text, 0)), 0)
-    FROM ({_COMMENTS}) comments
-  UNION ALL SELECT 'n' || count(*) || ':'
-         || coalesce(sum(hashtextextended(oid || ':' || xmin, 0)), 0) FROM pg_catalog.pg_namespace
-  UNION ALL SELECT 's' || count(*) || ':'
-         || coalesce(sum(hashtextextended(setdatabase || ':' || setrole || ':' || xmin, 0)), 0)
-    FROM pg_catalog.pg_db_role_setting
-) parts
-"""
+# What tells a row of each catalog from its next version, and of which rows. Those of system objects
+# never change but by an upgrade, and OIDs are those of ordinary objects.
+_OWN_ROWS: Final = f"WHERE oid >= {FIRST}"
+_VERSIONS: Final = (
+    ("oid || ':' || xmin", f"pg_catalog.pg_class {_OWN_ROWS}"),
+    (
+        "attrelid || ':' || attnum || ':' || xmin",
+        f"pg_catalog.pg_attribute WHERE attrelid >= {FIRST}",
+    ),
+    ("oid || ':' || xmin", f"pg_catalog.pg_proc {_OWN_ROWS}"),
+    ("oid || ':' || xmin", f"pg_catalog.pg_rewrite {_OWN_ROWS}"),
+    ("inhrelid || ':' || inhparent", "pg_catalog.pg_inherits"),
+    ("oid || ':' || xmin", f"pg_catalog.pg_trigger {_OWN_ROWS}"),
+    ("oid || ':' || xmin", f"pg_catalog.pg_constraint {_OWN_ROWS}"),
+    ("oid || ':' || xmin", f"pg_catalog.pg_operator {_OWN_ROWS}"),
+    ("oid || ':' || xmin", f"pg_catalog.pg_cast {_OWN_ROWS}"),
+    ("row(comments.*)::text", f"({_COMMENTS}) comments"),
+    ("oid || ':' || xmin", "pg_catalog.pg_namespace"),
+    ("setdatabase || ':' || setrole || ':' || xmin", "pg_catalog.pg_db_role_setting"),
+)
+_PARTS: Final = " UNION ALL ".join(
+    f"SELECT '{number}:' || count(*) || ':' || coalesce(sum(hashtextextended({row}, 0)), 0) AS part"
+    f" FROM {rows}"
+    for number, (row, rows) in enumerate(_VERSIONS)
+)
+_FINGERPRINT: Final = f"SELECT md5(string_agg(part, ',')) FROM ({_PARTS}) parts"
 _SESSION: Final = """
 SELECT pg_catalog.current_database()::text, pg_catalog.current_schemas(true)::text[],
        pg_catalog.current_schemas(false)::text[]
@@ -288,7 +275,7 @@ async def fingerprint(connection: Any) -> str:
     """Of the catalog as it is now; by an asyncpg connection."""
     async with connection.transaction(readonly=True):
         await connection.execute(OWN_NAMES)
-        return str(await connection.fetchval(FINGERPRINT))
+        return str(await connection.fetchval(_FINGERPRINT))
 
 
 async def read(connection: Any, builtin: Rows | None = None) -> Rows:
@@ -300,7 +287,7 @@ async def read(connection: Any, builtin: Rows | None = None) -> Rows:
         await connection.execute(OWN_NAMES)
         # What a definition is made of is newer than this moment where it has changed since: then
         # the next look finds another version.
-        version = str(await connection.fetchval(FINGERPRINT))
+        version = str(await connection.fetchval(_FINGERPRINT))
         tables = {
             name: [
                 tuple(row)

@@ -116,20 +116,15 @@ class Node:
         before = self.policies.digest
         if load.policies is not None:
             self.policies = load.policies
-        context = self._own_context()
         event = PolicyLoaded(
-            context,
-            self.new_id(),
-            self.clock.wall() // 1000,
-            self.clock.monotonic(),
+            *self.head(self._own_context()),
             "failed" if load.policies is None else "loaded",
             self.policies.digest,
             load.files,
             len(self.policies.rules),
             load.reason,
         )
-        payload = codec.encode(event, codec.encode_context(context))
-        self.journal.append([(codec.CURRENT[PolicyLoaded].sha256, payload)], None)
+        self.journal.append([codec.encode_alone(event)], None)
         if self.policies.digest != before and len(self.sessions):
             if self._reconsidering is not None:
                 self._reconsidering.cancel()
@@ -158,17 +153,8 @@ class Node:
             )
             for each in change.changes
         ]
-        event = ClassificationChanged(
-            context,
-            self.new_id(),
-            self.clock.wall() // 1000,
-            self.clock.monotonic(),
-            change.version,
-            before,
-            changes,
-        )
-        payload = codec.encode(event, codec.encode_context(context))
-        self.journal.append([(codec.CURRENT[ClassificationChanged].sha256, payload)], None)
+        event = ClassificationChanged(*self.head(context), change.version, before, changes)
+        self.journal.append([codec.encode_alone(event)], None)
 
     async def _prepare(self, journal: Journal) -> None:
         await publish_schemas(journal)
@@ -180,18 +166,14 @@ class Node:
                 await journal.publish_now(topics.CLASSIFICATIONS, *catalog.document())
 
     def _stream_began(self, instance: bytes, follows: str) -> Encoded:
-        context = self._own_context()
-        event = StreamBegan(
-            context,
-            self.new_id(),
-            self.clock.wall() // 1000,
-            self.clock.monotonic(),
-            instance,
-            follows,
-            VERSION,
-            self.policies.digest,
-        )
-        return codec.CURRENT[StreamBegan].sha256, codec.encode(event, codec.encode_context(context))
+        head = self.head(self._own_context())
+        event = StreamBegan(*head, instance, follows, VERSION, self.policies.digest)
+        return codec.encode_alone(event)
+
+    def head(self, context: Context) -> tuple[Context, bytes, int, int]:
+        """What every event begins with: context, id, and the two clocks."""
+        clock = self.clock
+        return context, self.new_id(), clock.wall() // 1000, clock.monotonic()
 
     def _own_context(self) -> Context:
         """Of what the gateway says of itself."""

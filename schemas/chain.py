@@ -35,6 +35,12 @@ class Envelope:
     event_hash: bytes
     payload: bytes
 
+    @property
+    def intact(self) -> bool:
+        """Whether its hash is that of its content."""
+        made = event_hash(self.stream, self.seq, self.prev_hash, self.schema_sha256, self.payload)
+        return made == self.event_hash
+
 
 def event_hash(
     stream: str, seq: int, prev_hash: bytes, schema_sha256: bytes, payload: bytes

@@ -234,6 +234,11 @@ def encode(event: Event | Masked, context: bytes) -> bytes:
     )
 
 
+def encode_alone(event: Event) -> tuple[bytes, bytes]:
+    """(SHA-256 of the schema, payload) of an event whose context no other shares."""
+    return CURRENT[type(event)].sha256, encode(event, encode_context(event.context))
+
+
 def encode_original(original: Original) -> bytes:
     """What a box holds, in Avro binary; the event's schema pins this one."""
     return _ORIGINAL_WRITER[type(original)](original)

@@ -145,6 +145,19 @@ def unwrap(wraps: KeyWraps, recipient: str, private: X25519PrivateKey) -> bytes:
     raise SealingError(f"the key is not wrapped to {recipient}")
 
 
+def unwrap_any(
+    wraps: KeyWraps, private: X25519PrivateKey, first: str = ""
+) -> tuple[str, bytes] | None:
+    """(recipient, data key) by whichever wrap this key opens, `first`'s before others'."""
+    names = [wrap.recipient for wrap in wraps.wraps]
+    for name in sorted(names, key=lambda name: name != first):
+        try:
+            return name, unwrap(wraps, name, private)
+        except SealingError:
+            continue
+    return None
+
+
 class Sealer:
     """Seals with one data key. Its nonces count, so a key must have only one Sealer, ever."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,24 @@ def put(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def folder(tmp_path: Path) -> tuple[Path, Callable[[dict[str, Any]], None]]:
+    """One of policies that is often looked at, and the settings that name it."""
+    policies = tmp_path / "policies"
+    policies.mkdir()
+
+    def settings(document: dict[str, Any]) -> None:
+        document["gateway"] |= {"policies": str(policies), "policies_reload_s": 0.05}
+
+    return policies, settings
+
+
 async def test_sessions_go_on_with_the_new_set_or_the_last_good_one(
     gateway_stack: Stack, tmp_path: Path
 ) -> None:
     servers = gateway_stack.document["kafka"]["bootstrap_servers"]
     since = await book.end(servers)
-    policies = tmp_path / "policies"
-    policies.mkdir()
+    policies, settings = folder(tmp_path)
     put(policies / "bob.cedar", BOB)
-
-    def settings(document: dict[str, Any]) -> None:
-        document["gateway"] |= {"policies": str(policies), "policies_reload_s": 0.05}
 
     with another_gateway(gateway_stack, tmp_path, settings) as (host, port):
         metrics = json.loads((tmp_path / "another.json").read_text())["metrics_url"]
@@ -110,12 +118,8 @@ async def test_whoever_may_connect_no_longer_ends_what_runs_and_goes(
 ) -> None:
     servers = gateway_stack.document["kafka"]["bootstrap_servers"]
     since = await book.end(servers)
-    policies = tmp_path / "policies"
-    policies.mkdir()
+    policies, settings = folder(tmp_path)
     put(policies / "all.cedar", BOB)
-
-    def settings(document: dict[str, Any]) -> None:
-        document["gateway"] |= {"policies": str(policies), "policies_reload_s": 0.05}
 
     with another_gateway(gateway_stack, tmp_path, settings) as (host, port):
         options: dict[str, Any] = {"hostaddr": host, "port": port}
