@@ -220,9 +220,9 @@ class _Run:
         return "vault"
 
     def _client(self) -> dict[str, Any]:
-        from processors import kafka
+        from schemas.kafka import options
 
-        return kafka.options(self._settings.kafka) | {"client_id": "gatebook-verify"}
+        return options(self._settings.kafka) | {"client_id": "gatebook-verify"}
 
     async def _topics(self, stack: AsyncExitStack) -> tuple[Topic, Topic]:
         from cli.blind_topics import Topic

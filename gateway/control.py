@@ -16,10 +16,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
-from gateway.journal import Journal, NotDurable, client_options, stopped
+from gateway.journal import Journal, NotDurable, stopped
 from gateway.sessions import Sessions, cancel_proof
 from schemas import codec, events, topics
 from schemas.codec import Archive, CodecError
+from schemas.kafka import options
 from schemas.settings import Kafka
 
 _CANCELS = Counter("gatebook_cancel_requests_total", "CancelRequests, by where they went.", ["to"])
@@ -94,7 +95,7 @@ class Control:
 
     async def _listen(self) -> None:
         consumer = AIOKafkaConsumer(
-            **client_options(self._kafka), enable_auto_commit=False, auto_offset_reset="latest"
+            **options(self._kafka), enable_auto_commit=False, auto_offset_reset="latest"
         )
         try:
             await consumer.start()

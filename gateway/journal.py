@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import ssl
 import time
 import zlib
 from collections import deque
@@ -33,6 +32,7 @@ from gateway.machine import Receipt
 from schemas import chain, codec, topics
 from schemas.chain import Chain
 from schemas.codec import CodecError
+from schemas.kafka import options
 from schemas.settings import Journal as JournalSettings
 from schemas.settings import Kafka
 
@@ -100,23 +100,6 @@ class Entry:
             part.withdraw()
 
 
-def client_options(kafka: Kafka) -> dict[str, Any]:
-    """aiokafka's connection arguments."""
-    options: dict[str, Any] = {
-        "bootstrap_servers": kafka.bootstrap_servers,
-        "security_protocol": kafka.security_protocol,
-    }
-    if kafka.security_protocol.endswith("SSL"):
-        options["ssl_context"] = ssl.create_default_context(
-            cafile=str(kafka.ca_file) if kafka.ca_file else None
-        )
-    if kafka.sasl_mechanism and kafka.password:
-        options["sasl_mechanism"] = kafka.sasl_mechanism
-        options["sasl_plain_username"] = kafka.username
-        options["sasl_plain_password"] = kafka.password.read()
-    return options
-
-
 class Journal:
     """Appends events to one stream at a time, in one partition of gatebook.events.
 
@@ -133,7 +116,7 @@ class Journal:
         prepare: Callable[[Journal], Any],
         first_event: Callable[[str], Encoded],
     ) -> None:
-        self._options = client_options(kafka)
+        self._options = options(kafka)
         self._settings = settings
         self._gateway = gateway
         self._prepare = prepare

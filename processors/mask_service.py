@@ -25,7 +25,6 @@ from aiokafka.errors import (
 )
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from processors import kafka
 from processors.compacted import CompactedTopic
 from processors.health import serving
 from processors.keyring import RECIPIENT, Keyring, MissingKey, WrapStore
@@ -33,6 +32,7 @@ from processors.mask import Masker, audit_copy
 from schemas import chain, codec, sealing, topics
 from schemas.codec import Archive, CodecError, UnknownSchema
 from schemas.events import Masked
+from schemas.kafka import options
 from schemas.masking.applied import Applied, UnknownClassification
 from schemas.masking.columns import Classification, ColumnMask
 from schemas.masking.masks import of_audit_copy
@@ -134,7 +134,7 @@ class MaskService(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client = kafka.options(settings.kafka)
+        self._client = options(settings.kafka) | {"client_id": "gatebook-mask"}
         self._archive = Archive()
         self._applied = Applied(
             {target.name: classification(target) for target in settings.targets}

@@ -14,11 +14,11 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from schemas.kafka import options
 from schemas.settings import Settings, SettingsError, load
 from schemas.topics import EVENTS, KEYS, MASKED
 from sinks.carrier import Carrier
 from sinks.clickhouse import ClickHouse
-from sinks.kafka import options
 from sinks.metrics import Metrics
 from sinks.migrate import MigrationError
 from sinks.reader import NotLoopback, Reader

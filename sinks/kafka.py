@@ -1,10 +1,9 @@
-"""Kafka as the sinks use it: connection options, and the id of a topic."""
+"""The id of a Kafka topic, which aiokafka does not ask for."""
 
 from __future__ import annotations
 
-import ssl
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
@@ -19,25 +18,6 @@ from aiokafka.protocol.types import (
     Schema,
     TaggedFields,
 )
-
-from schemas.settings import Kafka
-
-
-def options(settings: Kafka) -> dict[str, Any]:
-    """Keyword arguments of aiokafka's clients. Raises SettingsError for a missing secret."""
-    chosen: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap_servers,
-        "security_protocol": settings.security_protocol,
-    }
-    if settings.security_protocol in ("SSL", "SASL_SSL"):
-        chosen["ssl_context"] = ssl.create_default_context(
-            cafile=str(settings.ca_file) if settings.ca_file else None
-        )
-    if settings.security_protocol in ("SASL_SSL", "SASL_PLAINTEXT"):
-        chosen["sasl_mechanism"] = settings.sasl_mechanism
-        chosen["sasl_plain_username"] = settings.username
-        chosen["sasl_plain_password"] = settings.password.read() if settings.password else None
-    return chosen
 
 
 class _Uuid(AbstractType[bytes]):  # type: ignore[misc] # aiokafka ships no types

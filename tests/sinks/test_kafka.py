@@ -10,8 +10,9 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from schemas.kafka import options
 from schemas.settings import Kafka
-from sinks.kafka import options, topic_identity
+from sinks.kafka import topic_identity
 
 pytestmark = pytest.mark.integration
 
