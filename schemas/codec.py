@@ -112,14 +112,16 @@ def parse(text: str) -> Schema:
         has_context = bool(fields) and fields[0]["name"] == "context"
         rest = dict(plain, fields=_standalone(plain, fields[1:])) if has_context else plain
         original = next((f["original"] for f in fields if "original" in f), None)
+        # With the mark that fastavro leaves on what it has parsed: without, it would parse a schema
+        # anew for every record.
         return Schema(
             name=plain["name"],
             text=text,
             sha256=hashlib.sha256(text.encode()).digest(),
-            parsed=parse_schema(plain, _write_hint=False),
-            rest=parse_schema(rest, _write_hint=False),
+            parsed=parse_schema(plain),
+            rest=parse_schema(rest),
             fields=tuple(f["name"] for f in fields),
-            original=parse_schema(original, _write_hint=False) if original else None,
+            original=parse_schema(original) if original else None,
             familiar=has_context and document["fields"][0]["type"] == _CONTEXT,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
