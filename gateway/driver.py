@@ -405,8 +405,9 @@ class Connection(asyncio.Protocol):
     def _ask(self, command: Ask) -> None:
         catalog = self._node.catalogs.get(self._machine.target)
         connecting = any(request.action == "connect" for request in command.requests)
-        if connecting and catalog is not None and catalog.comments_unread:
-            # Nothing is recorded, nor shown, before what is classified is known.
+        if connecting and catalog is not None and catalog.veils.hides and not catalog.known:
+            # Nothing is recorded, nor shown, before what is classified is known, nor does anybody
+            # know with which settings a session must begin.
             catalog.look(False).add_done_callback(lambda _: self._decide(command))
         elif not connecting and (self._node.policies.asks_estimates or self._asked is not None):
             self._asked = self._spawn(self._ask_with_estimates(command, self._asked))

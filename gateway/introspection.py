@@ -200,6 +200,26 @@ SELECT k.adrelid::int8, array_agg(DISTINCT d.refobjsubid::int4)
    AND d.refobjid = k.adrelid AND d.refobjsubid NOT IN (0, k.adnum)
  WHERE a.attgenerated <> '' GROUP BY k.oid, 1
 """
+# Indexes whose scans return rows in an order: by which columns, and which ones it depends on beside
+# (in INCLUDE, and in WHERE). What an expression is of is a guess by name: too many at worst.
+INDEXES: Final = """
+SELECT i.indrelid::int8,
+       ARRAY(SELECT a.attnum::int4 FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = i.indrelid AND a.attnum > 0 AND (
+                    a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+                 OR pg_catalog.strpos(e.keys, pg_catalog.quote_ident(a.attname)) > 0
+                 OR pg_catalog.strpos(e.keys, '.*') > 0)),
+       ARRAY(SELECT a.attnum::int4 FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = i.indrelid AND a.attnum > 0 AND (
+                    a.attnum = ANY ((i.indkey::int2[])[i.indnkeyatts:])
+                 OR pg_catalog.strpos(e.only, pg_catalog.quote_ident(a.attname)) > 0
+                 OR pg_catalog.strpos(e.only, '.*') > 0))
+  FROM pg_catalog.pg_index i CROSS JOIN LATERAL (
+       SELECT coalesce(pg_catalog.pg_get_expr(i.indexprs, i.indrelid), '') AS keys,
+              coalesce(pg_catalog.pg_get_expr(i.indpred, i.indrelid), '') AS only) e
+ WHERE i.indexrelid >= 16384
+   AND pg_catalog.pg_index_has_property(i.indexrelid, 'index_scan') IS NOT FALSE
+"""
 # Types whose values somebody's function makes, by a cast or a constraint.
 _TYPES: Final = """
 SELECT t.typname::text, p.proname::text
@@ -229,6 +249,7 @@ _QUERIES: Final = {
     "derived": _DERIVED,
     "unique": _UNIQUE,
     "together": _TOGETHER,
+    "indexes": INDEXES,
     "types": _TYPES,
     "comments": _COMMENTS,
 }
@@ -255,6 +276,7 @@ class Rows:
     derived: Table = field(default_factory=list)
     unique: Table = field(default_factory=list)
     together: Table = field(default_factory=list)
+    indexes: Table = field(default_factory=list)
     types: Table = field(default_factory=list)
     comments: Table = field(default_factory=list)
     path: tuple[str, ...] = ("pg_catalog", "public")

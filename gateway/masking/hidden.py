@@ -9,6 +9,8 @@ from typing import Final, Literal
 MaskName = Literal["full", "partial", "email", "token", "year", "bucket", "null", "literal"]
 Use = Literal["rewrite", "refuse"]
 Copying = Literal["refuse", "allow"]
+Scans = Literal["any", "not alone", "none"]
+"""Of indexes: any, not those that read the index alone, none but bitmaps."""
 
 TEXT: Final = frozenset({"text", "varchar", "bpchar", "name", "citext"})
 """Types whose values are the same bytes in text and in binary format."""
@@ -129,6 +131,7 @@ class Hidden:
     columns of every relation; `ruled` relations have rules, `unique` columns unique indexes
     (a relation's hidden ones). The rows of `closed` relations depend on what is hidden. `together`
     are a relation's columns that one constraint or index is of, and which of them are hidden.
+    `scans` of indexes tell no order of what is hidden.
     """
 
     database: str
@@ -149,6 +152,7 @@ class Hidden:
     together: Mapping[tuple[str, str], tuple[tuple[frozenset[str], frozenset[str]], ...]] = field(
         default_factory=dict
     )
+    scans: Scans = "any"
 
     def by_origin(self) -> dict[tuple[int, int], Column]:
         """Hidden columns by (table OID, column number), as a RowDescription names them."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 from pglast import parser
 
 from gateway.introspection import FIRST, Rows
-from gateway.masking import allowed
+from gateway.masking import allowed, ordering
 from gateway.masking.choosing import chooses
 from gateway.masking.hidden import COMPUTED, Column, Hidden, Mask, Relation, computed
 from gateway.masking.tree import STAR, Reading, read, strings
@@ -52,6 +52,7 @@ class Knowledge:
     types: tuple[tuple[str, str], ...] = ()
     together: tuple[tuple[int, tuple[int, ...]], ...] = ()
     derived: tuple[tuple[int, int], ...] = ()
+    indexes: tuple[ordering.Index, ...] = ()
     comments: tuple[tuple[int, str, str, tuple[str, ...]], ...] = ()
 
     def safe(self, declared: Iterable[str] = ()) -> frozenset[str]:
@@ -113,6 +114,7 @@ def known(rows: Rows) -> Knowledge:
         types=tuple(rows.types),
         together=tuple((oid, tuple(numbers)) for oid, numbers in rows.together),
         derived=tuple(rows.derived),
+        indexes=tuple((oid, tuple(by), tuple(beside)) for oid, by, beside in rows.indexes),
         comments=tuple(
             (oid, numbered[oid, number], text, tuple(makers))
             for oid, number, text, makers in rows.comments
@@ -389,6 +391,7 @@ def hidden_from(
         closed=closed,
         together=_together(knowledge, columns, names),
         unique={key: frozenset(found) for key, found in unique.items()},
+        scans=ordering.scans(knowledge.indexes, columns),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from pglast import parser
 
-from gateway.masking import allowed, sqlmask
+from gateway.masking import allowed, ordering, sqlmask
 from gateway.masking.hidden import Hidden, Relation
 from gateway.masking.probes import Probe, probes_of
 from gateway.masking.tree import STAR, Reading, Reference, constant, nodes, read, strings
@@ -297,6 +297,7 @@ class _Planner:
         for name in reading.settings:
             if name.lower() == "client_min_messages" or not allowed.setting(name, "notice"):
                 raise _Refused(f"setting {name or 'by an expression'} may change what is masked")
+            self._check_fixed(name)
         for name in sorted(reading.types & hidden.types):
             raise _Refused(f"type {name} may read what you may not see")
         for path in reading.notations:
@@ -684,6 +685,13 @@ class _Planner:
         ]
         if not allowed.setting(name, values[0] if values else "notice"):
             raise _Refused(f"setting {name} may change what is masked")
+        if node.get("kind") not in ("VAR_RESET", "VAR_SET_DEFAULT"):
+            # Otherwise it becomes again what the session began with.
+            self._check_fixed(name)
+
+    def _check_fixed(self, name: str) -> None:
+        if ordering.fixed(self._hidden.scans, name):
+            raise _Refused(f"setting {name} may put rows in the order of what you may not see")
 
     def _definition(self, kind: str, node: dict[str, Any]) -> Plan:
         """DDL: it must not mention anything protected, nor call what may read it."""

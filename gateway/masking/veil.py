@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from gateway.masking import allowed
+from gateway.masking import allowed, ordering
 from gateway.masking.hidden import Column, Hidden, Mask
 from gateway.masking.plan import PASS, Plan, plan
 from gateway.masking.pump import Pump, described
@@ -59,6 +59,11 @@ class Veil:
             if (mask := column.mask) is not None
         }
 
+    @property
+    def settings(self) -> Mapping[str, str] | None:
+        """What a session must have begun with; None where that is not known yet."""
+        return ordering.settings(self._hidden.scans) if self._hidden else None
+
     def plan(
         self, text: str, own: frozenset[str] = frozenset(), *, converted: bool = False
     ) -> Plan:
@@ -102,6 +107,8 @@ class Veil:
             # What an encoding cannot say is not fetched from the beginning.
             if name.lower() != "client_encoding" and not allowed.setting(name, value):
                 return f"setting {name} may change what is masked"
+            if self._hidden is not None and ordering.fixed(self._hidden.scans, name):
+                return f"setting {name} may put rows in the order of what you may not see"
         return ""
 
     def words(self, fields: Mapping[str, str], statement: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,7 @@ _SEED: Final = int(os.environ.get("GATEBOOK_SEED", "1"))
 _VIEWS: Final = max(60, _GENERATED // 20)
 _EVERYDAY: Final = Path(__file__).with_name("everyday.txt")
 _EVERY: Final = (*TWINS, MASKED)
+_PART: Final = re.compile(rb"(?=D\0)|(?=C[A-Z]{2})")
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +181,14 @@ def test_a_client_in_another_encoding_learns_nothing_of_letters(stack: Stack) ->
     watcher.close()
 
 
+def _rows(script: Script, answer: bytes) -> list[bytes]:
+    """What an answer holds from its first row on; in any order where the script asks for none."""
+    parts = _PART.split(b"".join(answer.partition(b"D\0")[1:]))
+    whole = " ".join(script).lower()
+    ordered = "order by" in whole and "pg_" not in whole and "information_schema" not in whole
+    return parts if ordered else sorted(parts)
+
+
 def test_everyday_statements_answer_as_if_values_were_their_masks(
     alice: Watcher, bob: Watcher
 ) -> None:
@@ -192,7 +202,7 @@ def test_everyday_statements_answer_as_if_values_were_their_masks(
             assert not failed(meant), (script, meant)
             if failed(said):
                 refused.append(script)
-            elif said.partition(b"D\0")[1:] != meant.partition(b"D\0")[1:]:
+            elif _rows(script, said) != _rows(script, meant):
                 wrong.append((script, said, meant))
     assert wrong == []
     assert len(refused) <= len(every) * 2 // 50, refused

@@ -32,6 +32,8 @@ CLASSIFIED: Final = {
         "child.note": "full",
         "staff.badge": "full",
         "papers.tags": "full",
+        "members.mail": "full",
+        "members.born": "null",
     }.items()
 } | {
     "public.papers.doc": {"class": "pii", "parts": {"/secret": {}, "/many/*/x": {}}},
@@ -39,7 +41,6 @@ CLASSIFIED: Final = {
 }
 
 SCHEMA: Final = """
--- No index begins with a column that shows: in whose order rows come is not covered.
 create domain ssn_text as text;
 create domain mail as text check (value ~ '@');
 create type address as (street text, zip int);
@@ -65,6 +66,11 @@ create table child (extra int) inherits (parent);
 create table staff (id int primary key, badge text, name text, boss int references staff);
 create table papers (id int primary key, doc jsonb, old json, tags text[], n int,
     kept text generated always as (doc ->> 'kept') stored);
+create table members (id int primary key, tenant int not null, place text, mail text not null,
+    born date, active boolean not null, about text, constraint one unique (tenant, mail));
+create index members_by_mail on members (mail) include (id, tenant);
+create index members_by_place on members (place, lower(mail));
+create index members_active on members (born) where active;
 create table plain (id int primary key, word text, n int, doc jsonb);
 create view v_papers as select id, doc, doc ->> 'secret' as s from papers;
 create view v_paper_secrets as select id from papers where doc ->> 'secret' > 'm';
@@ -89,6 +95,7 @@ create view v_null as select id, nullif(code, 'c5') as other, case when salary >
 create view v_union as select ssn::text as a from people union select item from orders;
 create view v_except as select item from orders except select ssn from people;
 create view v_known as select id, name from people where email is not null;
+create view v_members as select id, tenant, about from members;
 create view v_rank as select id, rank() over (order by salary) as place from people;
 create view v_orders as select o.id, o.item, p.name from orders o join people p on p.id = person_id;
 create materialized view m_people as select id, ssn as code, name from people;
@@ -119,6 +126,9 @@ insert into papers select g,
         'many', jsonb_build_array(jsonb_build_object('x', {secret}, 'y', g))),
     json_build_object('secret', {secret}, 'n', g), array[{note}, null, {code}], g
     from generate_series(1, 6) g;
+insert into members select g, g % 20, 'place ' || g % 7, {mail}, {since}, g % 40 = 0,
+    repeat('about', 20)
+    from generate_series(1, 2000) g;
 insert into staff select g, {note}, 'staff ' || g, nullif(g - 1, 0) from generate_series(1, 4) g;
 """
 _FIRST: Final = {
@@ -136,6 +146,8 @@ _FIRST: Final = {
     "home": "row('street ' || g, g)::address",
     "label": "'label' || g",
     "note": "'kestrel obsidian ' || g",
+    "mail": "'zorvak' || lpad(g::text, 4, '0') || '@wexmail.test'",
+    "since": "date '1990-01-01' + g",
     "secret": "'hidden ' || g",
 }
 _SECOND: Final = {
@@ -153,14 +165,17 @@ _SECOND: Final = {
     "home": "row(null, 7 - g)::address",
     "label": "chr(955) || (20 - g)",
     "note": "repeat('z', 20 - g)",
+    "mail": "'q' || md5(g::text)",
+    "since": "date '2020-01-01' - (g * 7919) % 5000",
     "secret": "'łx' || repeat('q', 9 - g)",
 }
 _MASKED: Final = dict.fromkeys(_FIRST, "null") | dict.fromkeys(
-    ("ssn", "email", "code", "label", "note", "secret"), "'***'::text"
+    ("ssn", "email", "code", "label", "note", "secret", "mail"), "'***'::text"
 )
 _LOOSE: Final = """
 alter table people drop constraint people_ssn_key cascade;
 alter table people drop constraint taken;
+alter table members drop constraint one;
 alter domain mail drop constraint mail_check;
 alter table people alter digits drop expression;
 alter table papers alter kept drop expression;

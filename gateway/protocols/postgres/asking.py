@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -55,6 +55,7 @@ _UNSEEN: Final = frozenset({"call", "do", sql.FUNCTION_CALL})
 
 _UNMASKED: Final = Plan("refuse", "a function by its number may read what you may not see")
 _UNCOUNTED: Final = "the values that it looks up cannot be counted: bind them, as text or numbers"
+_OUTDATED: Final = Plan("refuse", "what you may not see has changed: connect again")
 _REPLAN: Final = Plan("refuse", "cached plan must not change result type", sqlstate="0A000")
 _MOST_MADE: Final = 10_000
 _BEGUN: Final = SessionNames()
@@ -81,9 +82,11 @@ class Asking:
         meaning: SessionNames,
         prepared_max_bytes: int,
         veil: Callable[[], Veil | None],
+        settings: Mapping[str, str],
     ) -> None:
         self._language = language
         self._veil = veil
+        self._settings = settings
         self._made: frozenset[str] = frozenset()  # relations that this session has made
         self._catalog = catalog
         self._new_id = new_id
@@ -111,6 +114,8 @@ class Asking:
         self.open_segments = 0
         self.statements_seen = 0
         self.terminating = False
+        # Whether the session would have to begin anew with other settings.
+        self.outdated = False
         self._own_name = b""
 
     @property
@@ -244,6 +249,11 @@ class Asking:
     def _plan(self, statement: Statement) -> Plan | None:
         """How a statement runs for a person who may not see everything."""
         veil = self._veil()
+        needed = veil.settings if veil is not None else {}
+        if needed is not None and needed != self._settings:
+            # Also where it needs fewer: it could change them now, and need them later.
+            self.outdated = True
+            return _OUTDATED
         if veil is None or statement.error or statement.kind == sql.EMPTY:
             return None
         if statement.kind == sql.FUNCTION_CALL or statement.replication:

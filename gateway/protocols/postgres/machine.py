@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,6 +84,7 @@ class PostgresMachine:
         self._startup = Startup(around.door, around.new_id)
         self._upstream: Upstream | None = None
         self._connecting = False
+        self._settings: Mapping[str, str] = {}
         self._farewell: tuple[bytes, bool] | None = None
         self._late: list[Input] = []
         self._early = bytearray()
@@ -142,16 +143,20 @@ class PostgresMachine:
                 refused = veil.startup(self._startup.parameters) if veil is not None else ""
                 if refused:
                     return self._fail("42501", f"permission denied: {refused}", now_ns)
+                self._settings = (veil.settings or {}) if veil is not None else {}
                 credential = self._around.credential(self.target)
                 principal = self._startup.principal
                 self._upstream = Upstream(
                     credential,
-                    upstream.with_person(
-                        self._startup.parameters,
-                        credential.person,
-                        principal.name if principal else "",
-                        self._around.session,
-                    ),
+                    {
+                        **upstream.with_person(
+                            self._startup.parameters,
+                            credential.person,
+                            principal.name if principal else "",
+                            self._around.session,
+                        ),
+                        **self._settings,
+                    },
                     self._around.nonce,
                     self._startup.replication,
                 )
@@ -249,6 +254,7 @@ class PostgresMachine:
             chunk_bytes=self._around.chunk_bytes,
             now_ns=now_ns,
             veil=self._around.veil,
+            settings=self._settings,
         )
         commands: list[Command] = [Send(Side.CLIENT, text)]
         for late in self._late:

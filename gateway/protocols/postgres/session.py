@@ -7,7 +7,7 @@ target -> Answering (inbox: wait for receipts) -> client
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from itertools import count
 from typing import Any, Final
@@ -57,6 +57,7 @@ _CLIENT: Final = b"QPBDECSHdcfFX"
 _X: Final = ord("X")
 _TERMINATE: Final = wire.message(b"X")
 _READY: Final = wire.message(b"Z", b"I")
+_OUTDATED: Final = Withdrawn("what you may not see has changed; connect again")
 
 
 class _Stopping(Enum):
@@ -83,6 +84,7 @@ class Session:
         resolve: Resolve,
         meaning: SessionNames,
         veil: Callable[[], Veil | None] = lambda: None,
+        settings: Mapping[str, str] = {},
     ) -> None:
         self._now = self._opened = now_ns
         self._waiting: dict[int, Item | Held] = {}
@@ -92,6 +94,7 @@ class Session:
         self._asking = Asking(
             language=language,
             veil=veil,
+            settings=settings,
             catalog=catalog,
             new_id=new_id,
             next_ticket=lambda: next(tickets),
@@ -186,6 +189,8 @@ class Session:
                 handler(event)
                 if self._backlog:
                     self._take_backlog()
+                if self._asking.outdated and not self._ending and not self._over:
+                    self._withdrawn(_OUTDATED)
             if self._leaving is not None:
                 self._left()
             elif not self._over and not self._ending:
