@@ -3,7 +3,8 @@
     GATEBOOK_COMPILE=1 pip wheel .      a wheel with compiled modules
     make compile                        the same into build/compiled, for `make bench`
 
-Without it the package is pure Python: slower, identical, and what the tests run.
+Without it the package is pure Python: slower, identical, and what the tests run;
+tests/compiled runs those of the compiled modules again with them.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def extensions() -> list[Any]:
     from mypyc.build import mypycify
 
     rows = cythonize(["gateway/masking/_rows.pyx"], build_dir="build/cython", quiet=True)
-    return [*mypycify(HOT, opt_level="3", debug_level="0"), *rows]
+    level = os.environ.get("MYPYC_OPT_LEVEL", "3")
+    return [*mypycify(HOT, opt_level=level, debug_level="0"), *rows]
 
 
 setup(ext_modules=extensions())

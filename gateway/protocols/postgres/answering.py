@@ -211,7 +211,7 @@ class Answering:
     def _overrun(self, run: Run) -> None:
         """A row too many has come. Raises ProtocolViolation where only the end undoes it."""
         if run is not self.limited:
-            raise limits.TooManyRows
+            raise limits.too_many_rows()
         if not run.overran:
             run.overrun()
 

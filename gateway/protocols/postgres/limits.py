@@ -44,15 +44,15 @@ _STREAM: Final = "what a walsender streams is not counted in rows"
 _TRAILER: Final = b"\xff\xff"
 
 
-class TooManyRows(ProtocolViolation):
+def too_many_rows() -> ProtocolViolation:
     """More than permitted came of what was not known to return any: its session must end."""
-
-    def __init__(self) -> None:
-        super().__init__("a statement returned more rows than are permitted", _SQLSTATE)
+    # Not a class of its own: a compiled class has no subclasses in Python.
+    text = "a statement returned more rows than are permitted"
+    return ProtocolViolation(text, _SQLSTATE, "row_limit")
 
 
 def returns_rows(statement: Statement) -> bool:
-    """Whether rows may come of it; see TooManyRows for what is not foreseen."""
+    """Whether rows may come of it; see too_many_rows for what is not foreseen."""
     if statement.kind in _RETURNING:
         return _SAYS_RETURNING.search(statement.text) is not None
     return statement.kind in _ROWS

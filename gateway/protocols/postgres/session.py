@@ -195,10 +195,8 @@ class Session:
                 self._left()
             elif not self._over and not self._ending:
                 self._pump()
-        except limits.TooManyRows as violation:
-            self._stop(violation.sqlstate, str(violation), "row_limit")
         except ProtocolViolation as violation:
-            self._stop(violation.sqlstate, str(violation), "protocol_error")
+            self._stop(violation.sqlstate, str(violation), violation.reason)
         if not self._over:
             if answering.facts or (answering.held and not answering.unfinished_rows()):
                 answering.release()
@@ -269,10 +267,10 @@ class Session:
         outbox = asking.outbox
         if answering.limited is not None:
             self._see_to(answering.limited)
-        if not outbox or not outbox[0].ready or answering.limited is not None:
-            return
         out: list[bytes] = []
-        while outbox and outbox[0].ready and answering.limited is None:
+        while outbox and outbox[0].ready:
+            if self._held_up():
+                break
             item = outbox[0]
             if not item.sent:
                 for run in item.runs:
@@ -281,8 +279,13 @@ class Session:
             if self._send_of(item, out):
                 outbox.popleft()
                 asking.outbox_bytes -= item.size
-        answering.clean = False
-        self._commands.append(Send(Side.TARGET, b"".join(out)))
+        if out:
+            answering.clean = False
+            self._commands.append(Send(Side.TARGET, b"".join(out)))
+
+    def _held_up(self) -> bool:
+        # A method: mypyc would compile the attribute, once it was None, as None for good.
+        return self._answering.limited is not None
 
     def _send_of(self, item: Item, out: list[bytes]) -> bool:
         """Send an item's parts up to one that the next must wait for; whether that were all."""
@@ -321,7 +324,7 @@ class Session:
     def _rows_stopped(self, event: RowsStopped) -> None:
         self._stopping = _Stopping.TOLD
         if not event.settled:
-            raise limits.TooManyRows
+            raise limits.too_many_rows()
 
     # --- endings ---
 

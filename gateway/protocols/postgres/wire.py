@@ -43,11 +43,16 @@ _INT32: Final = struct.Struct(">i")
 
 
 class ProtocolViolation(Exception):
-    """What came is not the protocol; `sqlstate` and the text go to the client. Quotes nothing."""
+    """Why a session must end: what came is not the protocol, unless `reason`, which is recorded,
+    says otherwise. `sqlstate` and the text go to the client. Quotes nothing.
+    """
 
-    def __init__(self, message: str, sqlstate: str = "08P01") -> None:
+    def __init__(
+        self, message: str, sqlstate: str = "08P01", reason: str = "protocol_error"
+    ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+        self.reason = reason
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:
