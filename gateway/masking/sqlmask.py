@@ -129,7 +129,11 @@ def _value(kind: str, mask: Mask, raw: str, token_keys: Mapping[str, bytes]) -> 
     if name == "token":
         return _token(kind, text, token_keys.get(mask.classification, b""))
     if name == "year" and kind in _DATES:
-        return f"pg_catalog.date_trunc('year', {raw})"
+        # Of a moment it is UTC's: in which zone it is another year is up to whoever asks, who would
+        # find the moment by trying them. It is shown as that year's beginning in theirs.
+        local = f"pg_catalog.timezone('UTC', {raw})"
+        moment = local if kind == "timestamptz" else f"({raw})::pg_catalog.timestamp"
+        return f"pg_catalog.date_trunc('year', {moment})"
     if name == "bucket" and kind in _NUMBERS and mask.size > 0:
         number = f"({raw})::pg_catalog.numeric"
         size = f"{mask.size}::pg_catalog.numeric"

@@ -30,6 +30,10 @@ TABLES: Final = {
     "child": {"id": "int", "note": "text", "extra": "int"},
     "staff": {"id": "int", "badge": "text", "name": "text", "boss": "int"},
     "plain": {"id": "int", "word": "text", "n": "int", "doc": "json"},
+    "cards": {"id": "int", "number": "text", "address": "text", "others": "array",
+              "numbers": "array", "visited": "date", "left_at": "date", "hired": "date",
+              "worth": "num", "wage": "int", "floating": "num", "badge": "int", "plate": "text",
+              "doc": "json", "open": "text"},
     "papers": {"id": "int", "doc": "json", "old": "json", "tags": "array", "n": "int",
                "kept": "text"},
     "v_papers": {"id": "int", "doc": "json", "s": "text"},
@@ -38,6 +42,8 @@ TABLES: Final = {
     "v_computed": {"id": "int", "mixed": "text", "pay": "num", "name": "text"},
     "v_counts": {"city": "text", "n": "int", "top": "num"},
     "v_orders": {"id": "int", "item": "text", "name": "text"},
+    "v_cards": {"id": "int", "number": "text", "address": "text", "others": "array",
+                "worth": "num", "badge": "int", "doc": "json", "open": "text"},
     "v_case": {"id": "int", "kind": "text"},
     "v_null": {"id": "int", "other": "text", "rich": "text", "letters": "array"},
     "v_rich": {"id": "int", "name": "text"},
@@ -46,7 +52,8 @@ TABLES: Final = {
 _SECRET: Final = frozenset(
     {"ssn", "email", "phones", "born", "salary", "profile", "pin", "code", "score", "photo",
      "active", "home", "label", "digits", "of", "note", "badge", "tag", "mixed", "pay", "top", "doc", "tags", "s", "other",
-     "rich", "letters"}
+     "rich", "letters", "number", "address", "others", "numbers", "visited", "left_at", "hired",
+     "worth", "wage", "floating", "plate"}
 )  # fmt: skip
 _LITERALS: Final = {
     "int": ("0", "1", "3", "7394", "-1"),

@@ -28,7 +28,16 @@ from tests.redteam.dialogues import DIALOGUES
 from tests.redteam.generated import Generator
 from tests.redteam.interference import scripts
 from tests.redteam.twins import CLASSIFIED, MASKED, SCHEMA, TWINS, data
-from tests.redteam.watching import WAYS, Script, Watcher, comparable, extended, failed, simple
+from tests.redteam.watching import (
+    WAYS,
+    Script,
+    Watcher,
+    comparable,
+    described,
+    extended,
+    failed,
+    simple,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -48,12 +57,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) ->
     policies = POLICIES.replace('== Target::"shop"', "").replace('in Target::"shop"', "")
     (folder / "policies" / "all.cedar").write_text(policies)
     (folder / "password").write_text(postgres.password)
+    (folder / "token").write_text("k" * 40)
     _make(postgres)
     targets = [
         {
             "name": twin, "host": postgres.host, "port": postgres.port, "database": twin,
             "user": postgres.user, "password": {"file": str(folder / "password")},
             "sslmode": "disable", "classified": CLASSIFIED,
+            "token_key": {"file": str(folder / "token")},
         }
         for twin in _EVERY
     ]  # fmt: skip
@@ -131,6 +142,41 @@ def test_statements_made_by_chance_tell_nothing(alice: Watcher, bob: Watcher) ->
     assert alice.differences(made, WAYS[:2] if _GENERATED > 1000 else WAYS[:1]) == []
     told = {found.script for found in bob.differences(made[:200], (simple,))}
     assert len(told) > len(made[:200]) // 6
+
+
+def test_tokens_tell_which_values_are_equal_and_nothing_else(alice: Watcher, bob: Watcher) -> None:
+    read: list[Script] = [
+        ("select id, name, ref, open from holders order by id",),
+        ("select lpad(number::text, 10, '0'), id from holders order by id",),
+        ("copy (select id, name, ref from holders order by id) to stdout",),
+        ("select a.id, b.id from holders a join holders b on a.name = b.name order by 1, 2",),
+        ("select count(*), array_agg(id order by id), name from holders group by name order by 2",),
+        ("select min(id), ref, name from holders group by name, ref order by 1",),
+        ("select count(distinct number), count(distinct ref) from holders",),
+        ("select id, name = lag(name) over (order by id) from holders order by id",),
+        ("select id, length(name), ref is null, number > 0 from holders order by id",),
+        ("select id from holders where name = 'kestrel 1' or number = 1 order by id",),
+        ("select id from holders where ref = '00000000-0000-0000-0000-000000000001'",),
+        ("select id, name ~ '^[0-9a-f]*$', substr(name, 17) from holders order by id",),
+        ("declare c cursor for select name, id from holders order by id", "fetch all from c"),
+        ("prepare q as select name from holders order by id", "execute q"),
+    ]
+    in_text = (simple, described)
+    assert alice.differences(read, in_text, told=_alike) == []
+    assert len(bob.differences(read, (simple,), told=_alike)) > len(read) // 3
+
+
+_TOKEN: Final = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16}|[0-9]{10}")
+
+
+def _alike(answer: bytes) -> bytes:
+    """With each token by its place among them: it tells which values are equal."""
+    places: dict[bytes, int] = {}
+
+    def place(found: re.Match[bytes]) -> bytes:
+        return b"token %d" % places.setdefault(found.group(), len(places))
+
+    return _TOKEN.sub(place, answer)
 
 
 def test_views_made_by_chance_tell_nothing(alice: Watcher, bob: Watcher) -> None:

@@ -12,6 +12,9 @@ from typing import Final
 TWINS: Final = ("twin_a", "twin_b", "twin_c")
 MASKED: Final = "twin_m"
 
+# A constant that is looked up must be in none of them.
+_LOOKED_UP: Final = {"reason": "people say it", "budget": 10_000}
+
 CLASSIFIED: Final = {
     f"public.{name}": {"class": "pii", "mask": mask}
     for name, mask in {
@@ -38,6 +41,30 @@ CLASSIFIED: Final = {
 } | {
     "public.papers.doc": {"class": "pii", "parts": {"/secret": {}, "/many/*/x": {}}},
     "public.papers.old": {"class": "pii", "parts": {"/secret": {}}},
+    "public.cards.number": {"class": "pci", "mask": "partial"},
+    "public.cards.address": {"class": "pii", "mask": "email"},
+    "public.cards.others": {"class": "pii", "mask": "email"},
+    "public.cards.numbers": {"class": "pci", "mask": "partial"},
+    "public.cards.visited": {"class": "pii", "mask": "year"},
+    "public.cards.left_at": {"class": "pii", "mask": "year"},
+    "public.cards.hired": {"class": "pii", "mask": "year"},
+    "public.cards.worth": {"class": "pii", "mask": "bucket", "size": 1000},
+    "public.cards.wage": {"class": "pii", "mask": "bucket", "size": 1000},
+    "public.cards.floating": {"class": "pii", "mask": "bucket", "size": 1000},
+    "public.cards.badge": {"class": "pii", "equality": _LOOKED_UP},
+    "public.cards.plate": {"class": "pii", "equality": _LOOKED_UP},
+    "public.cards.doc": {
+        "class": "pii",
+        "parts": {
+            "/mail": {"mask": "email"},
+            "/cards/*": {"class": "pci", "mask": "partial"},
+            "/note": {"mask": "literal", "text": "hidden"},
+            "/deep/*/x": {},
+        },
+    },
+    "public.holders.name": {"class": "pii", "mask": "token"},
+    "public.holders.number": {"class": "pii", "mask": "token"},
+    "public.holders.ref": {"class": "pii", "mask": "token"},
 }
 
 SCHEMA: Final = """
@@ -71,6 +98,11 @@ create table members (id int primary key, tenant int not null, place text, mail 
 create index members_by_mail on members (mail) include (id, tenant);
 create index members_by_place on members (place, lower(mail));
 create index members_active on members (born) where active;
+create table cards (id int primary key, number text, address varchar(60), others text[],
+    numbers text[], visited timestamptz, left_at timestamp, hired date, worth numeric, wage int,
+    floating float8, badge int, plate text, doc jsonb, open text not null);
+create index on cards (badge);
+create table holders (id int primary key, name text, number int, ref uuid, open text not null);
 create table plain (id int primary key, word text, n int, doc jsonb);
 create view v_papers as select id, doc, doc ->> 'secret' as s from papers;
 create view v_paper_secrets as select id from papers where doc ->> 'secret' > 'm';
@@ -96,6 +128,7 @@ create view v_union as select ssn::text as a from people union select item from 
 create view v_except as select item from orders except select ssn from people;
 create view v_known as select id, name from people where email is not null;
 create view v_members as select id, tenant, about from members;
+create view v_cards as select id, number, address, others, worth, badge, doc, open from cards;
 create view v_rank as select id, rank() over (order by salary) as place from people;
 create view v_orders as select o.id, o.item, p.name from orders o join people p on p.id = person_id;
 create materialized view m_people as select id, ssn as code, name from people;
@@ -129,6 +162,13 @@ insert into papers select g,
 insert into members select g, g % 20, 'place ' || g % 7, {mail}, {since}, g % 40 = 0,
     repeat('about', 20)
     from generate_series(1, 2000) g;
+insert into cards select g, {number}, {address}, {others}, array[{number}, null, {number}],
+    {visited}, ({visited}) at time zone 'UTC', {hired}, {worth}, {wage}, {wage}, {badge}, {plate},
+    {document}, 'open ' || g from generate_series(1, 9) g;
+update cards set number = null, address = null, others = null, numbers = null, visited = null,
+    left_at = null, hired = null, worth = null, wage = null, floating = null, badge = null,
+    plate = null, doc = null where id in (4, 7);
+insert into holders select g, {holder}, {held}, {ref}, 'open ' || g from generate_series(1, 9) g;
 insert into staff select g, {note}, 'staff ' || g, nullif(g - 1, 0) from generate_series(1, 4) g;
 """
 _FIRST: Final = {
@@ -149,6 +189,22 @@ _FIRST: Final = {
     "mail": "'zorvak' || lpad(g::text, 4, '0') || '@wexmail.test'",
     "since": "date '1990-01-01' + g",
     "secret": "'hidden ' || g",
+    "number": "'4111 1111 2222 ' || (1000 + g)",
+    "address": "chr(97 + g) || 'orvak@wexmail' || g || '.test'",
+    "others": "array[chr(97 + g) || 'one@b.test', null, 'no address']",
+    "visited": "timestamptz '2020-01-01 02:00Z' + g * interval '1 year'",
+    "hired": "make_date(2000 + g, 12, 31)",
+    "worth": "g * 1000 + 10.5",
+    "wage": "g * 1000 + 7",
+    "badge": "9100 + g",
+    "plate": "'ZV ' || g",
+    "document": """jsonb_build_object('mail', chr(97 + g) || 'orvak@b.test', 'open', g, 'cards',
+        jsonb_build_array('4111 1111 ' || (1000 + g), 12), 'note', 'kestrel ' || g,
+        'deep', jsonb_build_object('a', jsonb_build_object('x', g), 'b',
+            jsonb_build_object('x', 'kestrel', 'y', g)))""",
+    "holder": "'kestrel ' || g % 4",
+    "held": "g % 4",
+    "ref": "('00000000-0000-0000-0000-00000000000' || g % 4)::uuid",
 }
 _SECOND: Final = {
     "ssn": "(99 - g) || '-7'",
@@ -168,9 +224,41 @@ _SECOND: Final = {
     "mail": "'q' || md5(g::text)",
     "since": "date '2020-01-01' - (g * 7919) % 5000",
     "secret": "'łx' || repeat('q', 9 - g)",
+    "number": "'5500 9876 0000 ' || (1000 + g)",
+    "address": "chr(97 + g) || repeat('q', 12 - g) || '@wexmail' || g || '.test'",
+    "others": "array[chr(97 + g) || repeat('ł', g) || '@b.test', null, 'nobody''s']",
+    "visited": "timestamptz '2020-12-31 22:00Z' + g * interval '1 year'",
+    "hired": "make_date(2000 + g, 1, 1 + g)",
+    "worth": "g * 1000 + 989.75",
+    "wage": "g * 1000 + 991",
+    "badge": "7200 - g",
+    "plate": "'a' || md5(g::text)",
+    "document": """jsonb_build_object('mail', chr(97 + g) || repeat('q', g) || '@b.test', 'open', g,
+        'cards', jsonb_build_array('5500 9876 ' || (1000 + g), 9000 - g), 'note', md5(g::text),
+        'deep', jsonb_build_object('a', jsonb_build_object('x', 100 - g), 'b',
+            jsonb_build_object('x', repeat('z', g), 'y', g)))""",
+    "holder": "repeat('z', 5 - g % 4)",
+    "held": "7000 - 9 * (g % 4)",
+    "ref": "('f000000' || 9 - g % 4 || '-0000-0000-0000-000000000000')::uuid",
 }
-_MASKED: Final = dict.fromkeys(_FIRST, "null") | dict.fromkeys(
-    ("ssn", "email", "code", "label", "note", "secret", "mail"), "'***'::text"
+_MASKED: Final = (
+    dict.fromkeys(_FIRST, "null")
+    | dict.fromkeys(
+        ("ssn", "email", "code", "label", "note", "secret", "mail", "plate"), "'***'::text"
+    )
+    | {
+        "number": "'**** **** **** ' || (1000 + g)",
+        "address": "chr(97 + g) || '***@wexmail' || g || '.test'",
+        "others": "array[chr(97 + g) || '***@b.test', null, '***']",
+        "visited": "timestamptz '2020-01-01 00:00Z' + g * interval '1 year'",
+        "hired": "make_date(2000 + g, 1, 1)",
+        "worth": "g * 1000",
+        "wage": "g * 1000",
+        "document": """jsonb_build_object('mail', chr(97 + g) || '***@b.test', 'open', g, 'cards',
+        jsonb_build_array('**** **** ' || (1000 + g), null), 'note', 'hidden',
+        'deep', jsonb_build_object('a', jsonb_build_object('x', null), 'b',
+            jsonb_build_object('x', '***', 'y', g)))""",
+    }
 )
 _LOOSE: Final = """
 alter table people drop constraint people_ssn_key cascade;
