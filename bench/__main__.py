@@ -18,6 +18,7 @@ def main() -> None:
     unknown = set(wanted) - set(names)
     if unknown:
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    print("modules: " + ("compiled" if bench.COMPILED.is_dir() else "pure Python"), flush=True)
     for name in wanted:
         module = importlib.import_module(f"bench.{name}")
         print(f"\n## {name}: {(module.__doc__ or '').splitlines()[0]}", flush=True)

@@ -16,7 +16,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from bench.mask import fill
-from cli import clickhouse, originals, verify
+from cli import blind_run, clickhouse, originals
 from cli.blind import Judge, Keys, Scope
 from cli.blind_tables import Tables
 from infra.devstack.plan import Options
@@ -53,9 +53,11 @@ def _verified(state: StateDir, settings: Settings, document: dict[str, Any], sou
     scope = Scope(0, time.time_ns() // 1000)
     tables = Tables(document, scope)
     keys = Keys(originals.private_of(state.keys / "carol.pem"))
-    applied = verify._applied(settings)
+    applied = blind_run.applied(settings)
     judge = Judge([Masker(applied)], keys, scope)
-    run = verify._Run(judge, keys, tables=tables, applied=[applied], settings=settings, patience=10)
+    run = blind_run.Run(
+        judge, keys, tables=tables, applied=[applied], settings=settings, patience=10
+    )
     began = time.process_time()
     asyncio.run(run.through(source))
     took = time.process_time() - began

@@ -26,12 +26,6 @@ from tests.conftest import running
 CLEARTEXT = "gateway: {postgres: {cleartext_loopback: true}}\n"
 
 
-COMPILED = Path(__file__).parents[1] / "build" / "compiled"
-if COMPILED.is_dir():
-    # What a wheel holds; the processes of a stack inherit it.
-    os.environ["PYTHONPATH"] = str(COMPILED)
-
-
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One way to the same database. `pids` are the processes in between."""
@@ -88,7 +82,6 @@ def stack(*only: str, gateways: int = 1, settings: str = CLEARTEXT) -> Iterator[
                 target=target,
             )
             run(["pgbench", "-i", "-q", "-s", "10", rig.direct.url])
-            print("modules: " + ("compiled" if COMPILED.is_dir() else "pure Python"), flush=True)
             yield rig
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import msgspec
+import orjson
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from processors.mask import Masker, audit_copy
@@ -116,15 +118,15 @@ class Scope:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True):
     """What the copies of an event must be. `closed`: its box did not open, for one of the reasons
     `erased`, `not openable`; then what is outside of it is compared."""
 
     envelope: Envelope
     masked: Masked
     value: bytes
-    row: Row
+    text: bytes
+    """Its row, as the history writes it in JSON."""
     closed: str = ""
     source: str = ""
     """Its record, as a dead letter would name it."""
@@ -132,6 +134,11 @@ class Expected:
     @property
     def event_id(self) -> bytes:
         return self.masked.event_id
+
+    @property
+    def row(self) -> Row:
+        made: Row = orjson.loads(self.text)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +200,7 @@ class Judge:
         self.scope = scope
         self._maskers = maskers
         self._keys = keys
-        self._contexts: dict[bytes, tuple[Context, Row]] = {}
+        self._contexts: dict[bytes, tuple[Context, bytes]] = {}
 
     def expect(self, envelope: Envelope, source: str = "") -> Expected | None:
         """What the copies of an event must be; None where it is not in scope or not readable."""
@@ -218,7 +225,12 @@ class Judge:
         if closed:
             counts[closed] += 1
         return Expected(
-            envelope, masked, codec.encode_masked(masked, context), self.row(masked), closed, source
+            envelope,
+            masked,
+            codec.encode_masked(masked, context),
+            self.text(masked),
+            closed,
+            source,
         )
 
     def _masked(self, masker: Masker, envelope: Envelope) -> tuple[Masked, bytes]:
@@ -229,20 +241,26 @@ class Judge:
         assert not isinstance(event, Masked)  # noqa: S101 (narrowing: `audit_copy` refuses it)
         return masker.mask(envelope, event, None), context
 
-    def row(self, masked: Masked) -> Row:
-        """A copy as the history holds it, ids and hashes in hexadecimal."""
+    def text(self, masked: Masked) -> bytes:
+        """A copy as the history holds it, in JSON; ids and hashes in hexadecimal."""
         known = self._contexts.get(masked.context.session_id)
         if known is None or known[0] is not masked.context:
             head = list(rows.context_values(masked.context))
             for number in _BYTES_OF_CONTEXT:
-                head[number] = head[number].hex().upper()
+                head[number] = _hexadecimal(head[number])
             if len(self._contexts) >= _OPENED:
                 self._contexts.clear()
-            known = self._contexts[masked.context.session_id] = (masked.context, head)
+            begun = orjson.dumps(head)[:-1] + b","
+            known = self._contexts[masked.context.session_id] = (masked.context, begun)
         rest = list(rows.event_values(masked))
         for number in _BYTES_OF_EVENT:
             rest[number] = rest[number].hex().upper()
-        return known[1] + rest
+        return known[1] + orjson.dumps(rest)[1:]
+
+    def row(self, masked: Masked) -> Row:
+        """The same, as a list."""
+        made: Row = orjson.loads(self.text(masked))
+        return made
 
     def differing(self, expected: Expected, found: Row) -> tuple[str, ...]:
         """Names of the fields in which a copy is not what it must be."""
@@ -299,6 +317,10 @@ class Judge:
         self.verdict.find(
             Finding("history", problem, uuid(row[_EVENT_ID]), uuid(row[_STATEMENT_ID]), fields)
         )
+
+
+def _hexadecimal(data: bytes) -> str:
+    return data.hex().upper()
 
 
 def uuid(digits: Any) -> str:
@@ -420,36 +442,43 @@ class MaskedCopies:
 class HistoryRows:
     """Rows of the history against what they must be, one stretch of events after another."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, read: Callable[[bytes], Row]) -> None:
+        """`read`: a row from its JSON."""
         self._judge = judge
+        self._read = read
         self.missing: dict[bytes, Expected] = {}
         """Events whose row was not among those of their stretch."""
 
-    def compare(self, expected: Iterable[Expected], found: Iterable[Row]) -> list[Row]:
-        """Compare; returns the rows that are of none of these events."""
-        waiting = {each.row[_EVENT_ID]: each for each in expected}
-        seen = set()
+    def compare(self, expected: Sequence[Expected], found: Iterable[bytes]) -> list[Row]:
+        """Compare rows in JSON; returns those that are of none of these events."""
+        waiting = {each.text: each for each in expected}
+        # What has the same bytes needs no reading.
+        unlike = [text for text in found if waiting.pop(text, None) is None]
+        alike = len(expected) - len(waiting)
         others = []
-        alike = 0
-        for row in found:
-            event_id = row[_EVENT_ID]
-            match = waiting.pop(event_id, None)
-            if match is None:
-                others.append(row)
-                if event_id in seen:
+        if unlike:
+            ids = {_hexadecimal(each.event_id) for each in expected}
+            without = {_hexadecimal(each.event_id): each for each in waiting.values()}
+            for row in map(self._read, unlike):
+                event_id = row[_EVENT_ID]
+                match = without.pop(event_id, None)
+                if match is not None:
+                    del waiting[match.text]
+                    alike += self._like(match, row)
+                elif event_id in ids:
                     self._judge.find_row("added", row, ("a second row",))
-                    others.pop()
-                continue
-            seen.add(event_id)
-            fields = () if row == match.row else self._judge.differing(match, row)
-            if fields:
-                self._judge.find("history", "altered", match, fields)
-            else:
-                alike += 1
+                else:
+                    others.append(row)
         self._judge.verdict.counts["history: alike"] += alike
         for each in waiting.values():
             self.missing[each.event_id] = each
         return others
+
+    def _like(self, expected: Expected, row: Row) -> bool:
+        fields = self._judge.differing(expected, row)
+        if fields:
+            self._judge.find("history", "altered", expected, fields)
+        return not fields
 
     def again(self, found: Iterable[Row]) -> None:
         """Rows of missing events, wherever they were found."""
@@ -458,11 +487,7 @@ class HistoryRows:
                 match = self.missing.pop(bytes.fromhex(row[_EVENT_ID]))
             except (KeyError, ValueError):
                 continue
-            fields = self._judge.differing(match, row)
-            if fields:
-                self._judge.find("history", "altered", match, fields)
-            else:
-                self._judge.verdict.counts["history: alike"] += 1
+            self._judge.verdict.counts["history: alike"] += self._like(match, row)
 
     def finish(self, excused: Callable[[Expected], str]) -> None:
         """Name what has no row. `excused`: why an event may have none, or nothing."""

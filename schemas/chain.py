@@ -9,8 +9,8 @@ is in the record's value: Kafka's headers can be rewritten without touching it.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -22,6 +22,7 @@ GENESIS: Final = bytes(32)
 
 _TAG: Final = b"gatebook/event/v1\0"
 _MAX_STREAM: Final = 1024
+_STREAMS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,21 @@ def event_hash(
     stream: str, seq: int, prev_hash: bytes, schema_sha256: bytes, payload: bytes
 ) -> bytes:
     """The hash of a link, 32 bytes."""
-    name = stream.encode()
-    head = struct.pack(">I", len(name)) + name + struct.pack(">Q", seq)
-    digest = sha256(_TAG + head + prev_hash + schema_sha256 + struct.pack(">Q", len(payload)))
+    digest = sha256(
+        _tagged(stream)
+        + seq.to_bytes(8, "big")
+        + prev_hash
+        + schema_sha256
+        + len(payload).to_bytes(8, "big")
+    )
     digest.update(payload)
     return digest.digest()
+
+
+@lru_cache(_STREAMS)
+def _tagged(stream: str) -> bytes:
+    name = stream.encode()
+    return _TAG + len(name).to_bytes(4, "big") + name
 
 
 class Chain:
@@ -64,7 +75,7 @@ class Chain:
         self.seq = 0
         self.head = GENESIS
         self._avro_name = write_long(len(name)) + name
-        self._tagged = _TAG + struct.pack(">I", len(name)) + name
+        self._tagged = _tagged(stream)
 
     def append(self, schema_sha256: bytes, payload: bytes) -> bytes:
         """The next envelope, in Avro binary."""
@@ -103,7 +114,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             break
         shift += 7
-    if result & 1 or (shift and byte == 0):
+    # What has no place in 64 bits cannot be hashed.
+    if result & 1 or result >> 64 or (shift and byte == 0):
         raise CodecError("negative or non-canonical number in an envelope")
     return result >> 1, at
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -151,8 +152,8 @@ def test_the_same_values_in_other_bytes_are_not_what_our_writer_wrote() -> None:
 
 
 def history(case: Case, rows: list[list[Any]]) -> list[list[Any]]:
-    made = HistoryRows(case.judge)
-    others = made.compare(case.expected(), rows)
+    made = HistoryRows(case.judge, orjson.loads)
+    others = made.compare(case.expected(), map(orjson.dumps, rows))
     made.finish(no_excuse)
     return others
 
@@ -250,7 +251,7 @@ def test_no_finding_speaks_to_a_terminal() -> None:
 def test_rows_without_an_original_are_of_kinds_that_have_none() -> None:
     case = Case()
     rows = honest_rows(case)
-    made = HistoryRows(case.judge)
+    made = HistoryRows(case.judge, orjson.loads)
     made.without_original(rows[1])
     made.without_original(rows[3])
     assert case.found() == []

@@ -101,6 +101,13 @@ def test_one_number_has_one_spelling() -> None:
             chain.read(b"\4gw" + seq + rest)
 
 
+def test_a_number_that_64_bits_cannot_hold_is_refused() -> None:
+    link = chain.read(Chain("gw").append(SCHEMA, b"x"))
+    rest = link.prev_hash + SCHEMA + link.event_hash + b"\2x"
+    with pytest.raises(CodecError, match="number"):
+        chain.read(b"\4gw" + b"\xfe" + b"\xff" * 8 + b"\x07" + rest)
+
+
 @pytest.mark.parametrize("stream", ["", "x" * 1025])
 def test_a_stream_has_a_name_of_bounded_length(stream: str) -> None:
     with pytest.raises(ValueError, match="1 to 1,024"):
