@@ -16,17 +16,22 @@ import msgspec
 import structlog
 from prometheus_client import Counter
 
+from gateway.analysts import By, NotAnalysed
 from gateway.catalog import tls_context
 from gateway.identity.principal import Principal, Refused
 from gateway.journal import Entry, NotDurable
+from gateway.large import Found, Reading
 from gateway.logins import Login
 from gateway.machine import (
     Abort,
+    Analyse,
+    Analysed,
     Ask,
     Authenticate,
     Authenticated,
     CancelRunning,
     CancelStatement,
+    CatalogView,
     Close,
     Closed,
     Command,
@@ -96,6 +101,9 @@ _CLASSIFYING: Final = Decision(
     "End the transaction, then read.",
 )
 _CATALOG: Final = "catalog is read"
+_CANCELLED: Final = "canceling statement due to user request", "57014"
+_CHANGES: Final = "what is known of the target changes too often: try again", "55000"
+_ATTEMPTS: Final = 5
 _FAIRNESS: Final = "others first"
 _REQUESTS_HIGH: Final = 4 * 1024 * 1024
 _NAME_CHARS: Final = 64
@@ -179,6 +187,8 @@ class Connection(asyncio.Protocol):
         self._classifies = False
         self._classifying: set[bytes] = set()
         self._closed = False
+        # What is being read aside for the next message.
+        self._analysis: asyncio.Task[None] | None = None
         # The latest question that waits to be decided.
         self._asked: asyncio.Task[None] | None = None
         self._opened = self._withdrawn = False
@@ -345,6 +355,8 @@ class Connection(asyncio.Protocol):
                 self._spawn(self._start_tls())
             case Authenticate():
                 self._spawn(self._authenticate(command))
+            case Analyse():
+                self._analysis = self._spawn(self._analyse(command))
             case ConnectTarget():
                 self._spawn(self._connect())
             case CancelStatement(process_id, secret):
@@ -399,6 +411,43 @@ class Connection(asyncio.Protocol):
             _ABORTED.inc()
             log.error("aborted", reason=f"{type(task.exception()).__name__} in a connection's task")
             self._close()
+
+    # --- large texts ---
+
+    async def _analyse(self, command: Analyse) -> None:
+        """Have a text read by what is known of the target when the reading is there."""
+        for _ in range(_ATTEMPTS):
+            by, view = self._by()
+            found: tuple[Found, ...] = ()
+            why, sqlstate = "", ""
+            try:
+                found = await self._node.analysts.read(self._person, command.wanted, by)
+            except NotAnalysed as error:
+                why, sqlstate = error.text, error.sqlstate
+            while (settling := self._settling()) is not None:
+                await asyncio.wait([settling])
+            if self._by() == (by, view):
+                self._read(command, found, why, sqlstate)
+                return
+        self._read(command, (), *_CHANGES)
+
+    def _read(self, command: Analyse, found: tuple[Found, ...], why: str, sqlstate: str) -> None:
+        if not self._closed:
+            by, view = self._by()
+            reading = Reading(command.wanted, found, view, by.veil, why, sqlstate)
+            self.feed(Analysed(command.ticket, reading))
+
+    def _by(self) -> tuple[By, CatalogView]:
+        target = self._machine.target
+        catalog = self._node.catalogs[target]
+        copies = catalog.veils.copies(catalog.knowledge, catalog.now.comments)
+        veil = self._see_through()
+        return By(target, catalog.now.resolve.snapshot, veil, copies), catalog.now.view
+
+    @property
+    def _person(self) -> str:
+        assert self._principal is not None  # noqa: S101 (narrowing)
+        return f"{self._principal.issuer}|{self._principal.subject}"
 
     # --- the journal ---
 
@@ -491,13 +540,15 @@ class Connection(asyncio.Protocol):
     def _keep_together(self, decision: Decision, request: Request) -> Decision:
         """`decision`, or a refusal of what would take values from what is known of them."""
         catalog = self._node.catalogs[self._machine.target]
-        copied = catalog.veils.copied(
-            catalog.knowledge,
-            catalog.now.comments,
-            request.kinds,
-            request.relations,
-            request.statement,
-        )
+        copied = request.copied
+        if copied is None or catalog.knowledge is None:
+            copied = catalog.veils.copied(
+                catalog.knowledge,
+                catalog.now.comments,
+                request.kinds,
+                request.relations,
+                request.statement,
+            )
         return Decision(Verdict.DENY, decision.policies, said(copied)) if copied else decision
 
     def _note_classification(self, recorder: Recorder) -> None:
@@ -777,7 +828,13 @@ class Connection(asyncio.Protocol):
 
     def cancel(self) -> None:
         """See gateway.sessions.Cancellable."""
-        if self._machine.target_key[0] and not self._closed:
+        session = self._machine.session
+        being_read = session.analysing if session is not None else None
+        if being_read is not None and self._analysis is not None:
+            # Nothing else of it is under way.
+            self._analysis.cancel()
+            self._read(being_read, (), *_CANCELLED)
+        elif self._machine.target_key[0] and not self._closed:
             self._spawn(self._cancel())
 
     async def _cancel(self) -> None:
@@ -843,6 +900,8 @@ class Connection(asyncio.Protocol):
         if self._changing or self._changed:
             # It may have been done, and it may be committed.
             self._look()
+        if self._analysis is not None:
+            self._analysis.cancel()
         self._login.over()
         self._node.sessions.remove(self)
         for timer in self._timers:

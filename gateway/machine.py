@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.identity.principal import Principal
+from gateway.large import Reading, Wanted
 from gateway.masking.probes import Tried
 from gateway.policy.facts import UNKNOWN, Facts
 
@@ -73,6 +74,7 @@ class Request(msgspec.Struct, frozen=True):
     why it cannot be run for them, whatever else permits it, and `uncounted` why it cannot be for
     those whose rows are limited. `settled`: its names mean what they mean to a session that has
     just begun; `row_estimate` is how many rows the planner expects, -1 where that is not known.
+    `copied` are the classified columns that it would copy, where that was found aside.
     """
 
     statement_id: bytes
@@ -93,6 +95,7 @@ class Request(msgspec.Struct, frozen=True):
     uncounted: str = ""
     settled: bool = False
     row_estimate: int = -1
+    copied: tuple[str, ...] | None = None
 
 
 # --- facts: what a machine wants recorded; the recorder makes events of them ---
@@ -242,6 +245,13 @@ class Withdrawn(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Analysed(msgspec.Struct, frozen=True):
+    """What Analyse wanted, or why it cannot be had."""
+
+    ticket: int
+    reading: Reading
+
+
 class RowsStopped(msgspec.Struct, frozen=True):
     """What StopRows began is over. Unless `settled`, its cancellation may still arrive."""
 
@@ -264,6 +274,7 @@ Input = (
     | Idle
     | Shutdown
     | Withdrawn
+    | Analysed
     | RowsStopped
 )
 
@@ -300,6 +311,13 @@ class Ask(msgspec.Struct, frozen=True):
 
     ticket: int
     requests: tuple[Request, ...]
+
+
+class Analyse(msgspec.Struct, frozen=True):
+    """Read a large text aside; answer with `Analysed`."""
+
+    ticket: int
+    wanted: Wanted
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -349,6 +367,7 @@ Command = (
     | StartTls
     | Authenticate
     | Ask
+    | Analyse
     | Record
     | ConnectTarget
     | CancelStatement

@@ -10,6 +10,7 @@ from functools import partial
 
 import msgspec
 
+from gateway.analysts import Analysts
 from gateway.catalog import Catalog, Change
 from gateway.control import Control
 from gateway.estimates import Estimates
@@ -53,6 +54,7 @@ class Node:
         self.new_id = Ids(time.time_ns, os.urandom)
         self.clock = Clock(time.time_ns, time.monotonic_ns)
         self.analyse = Analyser()
+        self.analysts = Analysts()
         self.sessions = Sessions()
         self.logins = Logins(settings.gateway.postgres.max_logins)
         self.authenticator = OidcAuthenticator(settings.oidc)
@@ -99,6 +101,7 @@ class Node:
             await catalog.close()
         for estimates in self.estimates.values():
             estimates.close()
+        await self.analysts.close()
         await self.authenticator.aclose()
 
     async def new_sealer(self) -> Sealer:

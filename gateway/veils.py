@@ -101,19 +101,30 @@ class Veils:
         text: str,
     ) -> tuple[str, ...]:
         """The classified columns that a statement would copy to where nothing is classified."""
-        masks = comments.masks.values()
-        freely = self._copies_freely and all(mask.copies == "allow" for mask in masks)
-        if not kinds & WRITING or (freely and not (knowledge is None and self._classifiers)):
+        if not kinds & WRITING:
             return ()
         if knowledge is None:
+            if self._all_copy_freely(comments) and not self._classifiers:
+                return ()
             names = {part for source in self._classified for part in source.split(".")[1:]}
             found = bool(self._classifiers) or any(name in text for name in names)
             return (UNKNOWN,) if found else ()
+        copies = self.copies(knowledge, comments)
+        return copies.of(kinds, relations, text) if copies is not None else ()
+
+    def copies(self, knowledge: Knowledge | None, comments: Comments) -> Copies | None:
+        """What may not be copied; None where all may be, or nothing is known."""
+        if knowledge is None or self._all_copy_freely(comments):
+            return None
         self._follow(knowledge, comments)
         if self._copies is None:
             everything = hidden_from(knowledge, self._masks, lambda mask: False, self._functions)
             self._copies = Copies(everything)
-        return self._copies.of(kinds, relations, text)
+        return self._copies
+
+    def _all_copy_freely(self, comments: Comments) -> bool:
+        masks = comments.masks.values()
+        return self._copies_freely and all(mask.copies == "allow" for mask in masks)
 
     def _follow(self, knowledge: Knowledge, comments: Comments) -> None:
         if knowledge is not self._of:

@@ -59,7 +59,7 @@ class Copies:
     """What may not be copied at one target. `hidden` holds everything that is classified."""
 
     def __init__(self, hidden: Hidden) -> None:
-        self._hidden = hidden
+        self.hidden: Final = hidden
         self._kept = any(_kept(relation) for relation in hidden.protected.values())
         self._bare = tuple({name for _, name in hidden.protected})
         self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
@@ -79,7 +79,7 @@ class Copies:
             return ()
         found = self._known.get(text)
         if found is None:
-            found = copied(text, self._hidden)
+            found = copied(text, self.hidden)
             if len(text) <= _LARGEST:
                 self._known[text] = found
                 if len(self._known) > _REMEMBERED:

@@ -41,7 +41,7 @@ class Veil:
     """What is hidden, and how. `hidden` None: nothing is known yet, and nothing passes."""
 
     def __init__(self, hidden: Hidden | None) -> None:
-        self._hidden = hidden
+        self.hidden: Final = hidden
         self._keys = dict(hidden.token_keys) if hidden else {}
         self._origins: dict[tuple[int, int], Column] = hidden.by_origin() if hidden else {}
         self._plans: OrderedDict[tuple[str, frozenset[str], bool], Plan] = OrderedDict()
@@ -51,7 +51,7 @@ class Veil:
     @property
     def masks(self) -> dict[str, Mask]:
         """How each hidden column is masked, by schema.table.column."""
-        relations = self._hidden.protected.values() if self._hidden else ()
+        relations = self.hidden.protected.values() if self.hidden else ()
         return {
             f"{relation.full_name}.{column.name}": mask
             for relation in relations
@@ -68,7 +68,7 @@ class Veil:
         self, text: str, own: frozenset[str] = frozenset(), *, converted: bool = False
     ) -> Plan:
         """See gateway.masking.plan."""
-        if self._hidden is None:
+        if self.hidden is None:
             return NOT_KNOWN
         key = (text, own, converted)
         known = self._plans.get(key)
@@ -76,7 +76,7 @@ class Veil:
             shaped = shape(text)
             if shaped is not None and (shaped, own) in self._passing:
                 return PASS
-            known = plan(text, self._hidden, own, converted=converted)
+            known = plan(text, self.hidden, own, converted=converted)
             if shaped is not None and known == PASS and len(self._passing) < _MOST_SHAPES:
                 # A number may be the place of an output; here none is hidden.
                 self._passing.add((shaped, own))

@@ -176,6 +176,11 @@ class Snapshot:
         """Functions of this name, in any schema."""
         return self._functions.get(name, [])
 
+    @property
+    def operators(self) -> list[Operator]:
+        """Those that are not PostgreSQL's own."""
+        return [operator for named in self._operators.values() for operator in named]
+
     def operators_named(self, name: str) -> list[Operator]:
         """Operators of this name that are not PostgreSQL's own."""
         return self._operators.get(name, [])

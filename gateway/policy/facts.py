@@ -6,6 +6,7 @@ not understood is named in `unknown`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -125,10 +126,17 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
 
 
 class Resolve(Protocol):
-    """Says what a statement does. `inner` is what an EXECUTE in it runs, where that is known."""
+    """Says what a statement does. `inner` is what an EXECUTE in it runs, where that is known.
+    `given` is what was found of either before, by their texts.
+    """
 
     def __call__(
-        self, statement: Statement, meaning: SessionNames, inner: Statement | None, /
+        self,
+        statement: Statement,
+        meaning: SessionNames,
+        inner: Statement | None,
+        given: Mapping[str, Facts],
+        /,
     ) -> Facts: ...
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -44,6 +45,7 @@ _LONGEST: Final = 64 * 1024
 _MOST_BYTES: Final = 64 * 1024 * 1024
 _TOO_DEEP: Final = "it is nested too deeply"
 _DROPS_WITH: Final = "DROP_CASCADE"
+_NOTHING_GIVEN: Final[Mapping[str, Facts]] = {}
 
 
 class Resolver:
@@ -70,16 +72,27 @@ class Resolver:
         self._depth = 0
 
     def __call__(
-        self, statement: Statement, meaning: SessionNames, inner: Statement | None = None
+        self,
+        statement: Statement,
+        meaning: SessionNames,
+        inner: Statement | None = None,
+        given: Mapping[str, Facts] = _NOTHING_GIVEN,
     ) -> Facts:
         """The facts of a statement of this target. See `facts.Resolve`."""
-        facts = self._facts(statement, meaning)
+        facts = given.get(statement.text)
+        if facts is None:
+            facts = self.alone(statement, meaning)
         if inner is not None or facts.executes:
-            ran = None if inner is None else self._facts(inner, meaning)
+            ran = None
+            if inner is not None:
+                ran = given.get(inner.text)
+                if ran is None:
+                    ran = self.alone(inner, meaning)
             return self._executing(facts, ran)
         return facts
 
-    def _facts(self, statement: Statement, meaning: SessionNames) -> Facts:
+    def alone(self, statement: Statement, meaning: SessionNames) -> Facts:
+        """The facts of a statement, but for what an EXECUTE in it runs."""
         key = (statement.text, meaning)
         known = self._known.get(key)
         if known is not None:

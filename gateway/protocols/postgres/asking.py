@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.large import LARGE, Found, Reading, Spoken, Wanted
 from gateway.machine import (
     Ask,
     CatalogView,
@@ -23,9 +24,10 @@ from gateway.masking.plan import Plan
 from gateway.masking.probes import Tried, tried
 from gateway.masking.veil import Veil
 from gateway.policy import sql
-from gateway.policy.facts import Resolve, SessionNames
+from gateway.policy.facts import Facts, Resolve, SessionNames
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import limits, pipeline, replication, requests, wire
+from gateway.protocols.postgres.aside import Readings, with_made
 from gateway.protocols.postgres.names import Effect, Ledger, Meaning, Names, Together
 from gateway.protocols.postgres.pipeline import (
     Expect,
@@ -53,11 +55,12 @@ _MAY_NAME: Final = re.compile(rb"execute|fetch|move", re.IGNORECASE)
 # They may open and close cursors that we know by name.
 _UNSEEN: Final = frozenset({"call", "do", sql.FUNCTION_CALL})
 
-_UNMASKED: Final = Plan("refuse", "a function by its number may read what you may not see")
 _UNCOUNTED: Final = "the values that it looks up cannot be counted: bind them, as text or numbers"
 _OUTDATED: Final = Plan("refuse", "what you may not see has changed: connect again")
 _REPLAN: Final = Plan("refuse", "cached plan must not change result type", sqlstate="0A000")
-_MOST_MADE: Final = 10_000
+_COPIED: Final = frozenset(b"dcf")
+# Messages with which what has gathered is asked.
+_JUDGING: Final = frozenset(b"QESHF")
 _BEGUN: Final = SessionNames()
 
 
@@ -87,6 +90,8 @@ class Asking:
         self._language = language
         self._veil = veil
         self._settings = settings
+        self._readings = Readings(catalog, veil)
+        self._has_large = False  # whether some statement that was prepared or declared is large
         self._made: frozenset[str] = frozenset()  # relations that this session has made
         self._catalog = catalog
         self._new_id = new_id
@@ -133,6 +138,9 @@ class Asking:
         match chr(kind):
             case "Q" | "P":
                 text = whole[5:] if kind == ord("Q") else requests.read_parse(whole[5:])[1]
+                if len(text) > LARGE:
+                    # To look whether it does takes longer than that answer, mostly.
+                    return True
                 return requests.ambiguous(text) or _MAY_NAME.search(text) is not None
             case "B":
                 name = requests.bound_names(whole[5:])[1]
@@ -142,6 +150,58 @@ class Asking:
             case "D":
                 return self._uncertain(self._names(whole), whole[6:-1])
         return False
+
+    def wanted(self, kind: int, whole: bytes) -> Wanted | None:
+        """What has to be read aside before this message can be taken."""
+        if (len(whole) <= LARGE and not self._has_large) or kind in _COPIED:
+            return None
+        raw, alone = b"", kind == ord("P")
+        if kind == ord("Q"):
+            raw = whole[5:-1]
+        elif alone:
+            raw = requests.read_parse(whole[5:])[1]
+        if len(raw) > LARGE:
+            spoken = self._language.spoken(self._unsettled, self._restored)
+            wanted = self._want(raw, spoken, alone)
+            if self._readings.lacks(wanted):
+                return wanted
+        judges = self._has_large and kind in _JUDGING
+        return self._wanted_again(kind, whole, raw) if judges else None
+
+    def _wanted_again(self, kind: int, whole: bytes, raw: bytes) -> Wanted | None:
+        """The same, of what was prepared or declared before and is judged with this message."""
+        judged = [*self._fresh, *(portal.prepared for portal in self._bound)]
+        if kind == ord("E"):
+            portal = self.portals.get(wire.Reader(whole[5:]).cstring())
+            judged += [portal.prepared] if portal is not None else []
+        naming = [prepared.statement for prepared in judged]
+        if kind == ord("Q") and _MAY_NAME.search(raw):
+            naming += self._statements(raw, alone=False)
+        named = [self._named(statement) for statement in naming]
+        for prepared in (*judged, *(each for each in named if each is not None)):
+            statement = prepared.statement
+            if len(statement.text) > LARGE and not statement.error:
+                wanted = self._want(b"", self._language.spoken(), True, statement)
+                if self._readings.lacks(wanted):
+                    return wanted
+        return None
+
+    def _want(
+        self, raw: bytes, spoken: Spoken, alone: bool, statement: Statement | None = None
+    ) -> Wanted:
+        return Wanted(
+            raw, spoken, alone, statement, self._meaning, self._made, self._language.converted
+        )
+
+    def read(self, reading: Reading) -> None:
+        """What was wanted for the next message."""
+        self._readings.add(reading)
+
+    def _statements(self, raw: bytes, *, alone: bool) -> tuple[Statement, ...]:
+        if len(raw) <= LARGE:
+            return self._language.statements(raw, self._unsettled, self._restored)
+        spoken = self._language.spoken(self._unsettled, self._restored)
+        return self._readings.statements(self._want(raw, spoken, alone))
 
     def _uncertain(self, names: Names[Any], name: bytes) -> bool:
         here = names.given_in(name, self._segment_number)
@@ -160,10 +220,14 @@ class Asking:
         return self.statements if whole[5:6] == b"S" else self.portals
 
     def take(self, kind: int, whole: bytes) -> None:
-        """A message. Raises ProtocolViolation."""
+        """A message, of which everything `wanted` was read. Raises ProtocolViolation."""
         if kind == ord("d"):
             self._copied.append(whole)
             return
+        self._take(kind, whole)
+        self._readings.taken()
+
+    def _take(self, kind: int, whole: bytes) -> None:
         if self._copied:
             self.flush_copied()
         if kind & wire.TOO_LARGE:
@@ -201,7 +265,7 @@ class Asking:
         if whole.find(b"\0", 5) != len(whole) - 1:
             raise ProtocolViolation("invalid string in message")
         self._segment()
-        statements = self._language.statements(whole[5:-1], self._unsettled, self._restored)
+        statements = self._statements(whole[5:-1], alone=False)
         self._simple(whole, statements or (self._language.prepared(b""),))
 
     def _function_call(self, whole: bytes) -> None:
@@ -254,13 +318,8 @@ class Asking:
             # Also where it needs fewer: it could change them now, and need them later.
             self.outdated = True
             return _OUTDATED
-        if veil is None or statement.error or statement.kind == sql.EMPTY:
-            return None
-        if statement.kind == sql.FUNCTION_CALL or statement.replication:
-            return _UNMASKED
-        plan = veil.plan(statement.text, self._made, converted=self._language.converted)
-        if plan.creates and len(self._made) < _MOST_MADE:
-            self._made |= {plan.creates}
+        plan = self._readings.plan(statement, self._made, converted=self._language.converted)
+        self._made = with_made(self._made, plan)
         return plan
 
     def _veiled(self, whole: bytes, runs: list[Run]) -> bytes:
@@ -268,7 +327,8 @@ class Asking:
         pieces: list[str] = []
         moved = 0
         for run in runs:
-            run.runs_as(self._plan(run.statement))
+            found = self._found(run.statement)
+            run.runs_as(self._plan(run.statement), found=found)
             run.offset = run.statement.offset + moved
             if run.ran:
                 moved += len(run.ran) - len(run.statement.text)
@@ -282,6 +342,9 @@ class Asking:
             at = start + len(run.statement.text)
         pieces.append(typed[at:])
         return wire.message(b"Q", self._language.write("".join(pieces)) + b"\0")
+
+    def _found(self, statement: Statement) -> Found | None:
+        return self._readings.found(statement.text, self._made) if self._readings else None
 
     def _stale(self, prepared: Prepared) -> Plan | None:
         """Its plan, or a refusal where what is hidden has changed since it was prepared."""
@@ -310,6 +373,7 @@ class Asking:
     def _change(self, run: Run) -> Effect | None:
         """What running it does to the names of statements and cursors."""
         statement, segment = run.statement, self._segment_number
+        self._has_large = self._has_large or len(statement.text) > LARGE
         if statement.transaction:
             return self.portals.step(statement.transaction, statement.savepoint, segment)
         if statement.forgets_all:
@@ -344,10 +408,11 @@ class Asking:
 
     def _parse(self, whole: bytes) -> None:
         name, text, oids = requests.read_parse(whole[5:])
-        statement = self._language.prepared(text, self._unsettled, self._restored)
+        statement = requests.prepared(self._statements(text, alone=True))
+        found = self._found(statement)
         prepared = Prepared(statement, oids, self._plan(statement))
         if prepared.plan is not None and prepared.plan.edits:
-            ran = self._language.write(prepared.rewritten(prepared.plan).text)
+            ran = self._language.write(prepared.rewritten(prepared.plan, found).text)
             whole = wire.message(b"P", name + b"\0" + ran + b"\0" + whole[-2 - 4 * len(oids) :])
         self._prepare(whole, name, prepared)
 
@@ -355,6 +420,7 @@ class Asking:
         _in_ascii(name)
         if self._too_much(prepared, self.statements.get(name)) and not prepared.statement.error:
             prepared = _refused(prepared, self._full(), "53200")
+        self._has_large = self._has_large or len(prepared.statement.text) > LARGE
         expectation = Expectation(Expect.PARSE)
         expectation.change = self.statements.change((name,), prepared, self._segment_number)
         part = Part(whole, expectation)
@@ -528,6 +594,12 @@ class Asking:
 
     def _request(self, run: Run, action: str) -> Request:
         statement = run.statement
+        given: dict[str, Facts] = {}
+        copied: tuple[str, ...] | None = None
+        if self._readings or len(statement.text) > LARGE:
+            statement = run.statement = self._judged(statement, given)
+            found = self._found(statement)
+            copied = found.copied if found is not None else None
         kinds, relations = statement.kinds, statement.relations
         run.counted = run.portal
         if statement.kind == "fetch":
@@ -536,7 +608,13 @@ class Asking:
                 run.counted, run.binary = cursor, limits.in_binary(cursor)
         named = self._named(statement)
         inner = named.statement if named is not None else None
-        facts = self._resolve(statement, self._meaning, inner)
+        if inner is not None and len(inner.text) > LARGE:
+            judged = self._judged(inner, given)
+            if judged.error and not inner.error:
+                statement = sql.refused(statement, judged.error, judged.sqlstate)
+                run.statement, kinds = statement, statement.kinds
+                inner = named = None
+        facts = self._resolve(statement, self._meaning, inner, given)
         if named is not None:
             # It does what that one's PREPARE or DECLARE said.
             kinds = kinds | named.statement.kinds
@@ -592,7 +670,17 @@ class Asking:
             # Those of what was not understood may be anything.
             # What is compared in clear is counted, a planner's guess about it would not be.
             settled=not facts.unknown and self._meaning == _BEGUN and not probes,
+            copied=copied,
         )
+
+    def _judged(self, statement: Statement, given: dict[str, Facts]) -> Statement:
+        """The statement, refused if it should have been read and was not; what it does is added
+        to `given` if that is known.
+        """
+        facts = self._readings.facts(statement.text, self._meaning)
+        if facts is not None:
+            given[statement.text] = facts
+        return self._readings.judged(statement, facts)
 
     def _named(self, statement: Statement) -> Prepared | None:
         """What an EXECUTE or FETCH in SQL runs, where we know it."""

@@ -70,9 +70,9 @@ class Surroundings:
     cancel_secret: bytes
     nonce: str
     session: str = ""
-    resolve: Callable[[str, Statement, SessionNames, Statement | None], Facts] = (
-        lambda target, statement, meaning, inner: UNKNOWN
-    )
+    resolve: Callable[
+        [str, Statement, SessionNames, Statement | None, Mapping[str, Facts]], Facts
+    ] = lambda target, statement, meaning, inner, given: UNKNOWN
     veil: Callable[[], Veil | None] = lambda: None
 
 
@@ -244,8 +244,8 @@ class PostgresMachine:
             lambda: self._around.catalog(self.target),
             self._around.new_id,
             prepared_max_bytes=self._around.prepared_max_bytes,
-            resolve=lambda statement, meaning, inner: self._around.resolve(
-                self.target, statement, meaning, inner
+            resolve=lambda statement, meaning, inner, given: self._around.resolve(
+                self.target, statement, meaning, inner, given
             ),
             # With options of its own a client may begin with another search_path.
             meaning=SessionNames(

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.large import Found
 from gateway.machine import Decision, Limit
 from gateway.masking.plan import Plan
 from gateway.masking.pump import Pump
@@ -50,10 +51,13 @@ class Rewritten:
 
     __slots__ = ("plan", "recorded", "size", "text")
 
-    def __init__(self, plan: Plan, statement: Statement) -> None:
+    def __init__(self, plan: Plan, statement: Statement, found: Found | None = None) -> None:
         self.plan = plan
-        self.text = plan.apply(statement.text)
-        self.recorded = sql.redact(self.text, statement.kinds)
+        if found is not None and found.ran and found.plan is plan:
+            self.text, self.recorded = found.ran, found.ran_recorded
+        else:
+            self.text = plan.apply(statement.text)
+            self.recorded = sql.redact(self.text, statement.kinds)
         self.size = sys.getsizeof(self.text) + sys.getsizeof(self.recorded)
 
 
@@ -77,12 +81,12 @@ class Prepared(Meaning):
         self.described: bytes | None = None
         self._rewritten: Rewritten | None = None
 
-    def rewritten(self, plan: Plan) -> Rewritten:
+    def rewritten(self, plan: Plan, found: Found | None = None) -> Rewritten:
         """What runs by a plan: made once, and not at every execution."""
         known = self._rewritten
         if known is None or (known.plan is not plan and known.plan != plan):
             before = known.size if known is not None else 0
-            known = self._rewritten = Rewritten(plan, self.statement)
+            known = self._rewritten = Rewritten(plan, self.statement, found)
             self.grow(known.size - before)
         return known
 
@@ -220,11 +224,19 @@ class Run:
         self.binary = False
         self.uncounted = ""
 
-    def runs_as(self, plan: Plan | None, prepared: Prepared | None = None) -> None:
-        """Take a plan for the statement, which may have been prepared, and what runs by it."""
+    def runs_as(
+        self, plan: Plan | None, prepared: Prepared | None = None, found: Found | None = None
+    ) -> None:
+        """Take a plan for the statement, which may have been prepared, and what runs by it; that
+        may have been `found` aside.
+        """
         self.plan = plan
         if plan is not None and plan.edits:
-            made = Rewritten(plan, self.statement) if prepared is None else prepared.rewritten(plan)
+            made = (
+                Rewritten(plan, self.statement, found)
+                if prepared is None
+                else prepared.rewritten(plan)
+            )
             self.ran, self.ran_recorded = made.text, made.recorded
 
     def refuse(self, decision: Decision) -> None:

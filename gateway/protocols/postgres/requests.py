@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.large import Spoken
 from gateway.policy import sql, strings
 from gateway.policy.sql import Statement
 from gateway.protocols.postgres import replication
@@ -35,6 +36,9 @@ _UNCONVERTED: Final = ("UTF8", "SQL_ASCII")
 """Encodings of clients into which every text of a target can be brought."""
 
 
+Analyse = Callable[[str], tuple[Statement, ...]]
+
+
 class Language:
     """How the target reads texts at this moment, from its ParameterStatus messages."""
 
@@ -45,7 +49,7 @@ class Language:
 
     def __init__(
         self,
-        analyse: Callable[[str], tuple[Statement, ...]],
+        analyse: Analyse,
         statuses: Mapping[str, str],
         replicating: str = "",
     ) -> None:
@@ -90,82 +94,97 @@ class Language:
         """The first characters of a text, as the target reads it."""
         return raw.decode(self._codec)[:length].encode(self._codec)
 
-    def statements(
-        self, raw: bytes, unsettled: bool = False, restored: bool = False
-    ) -> tuple[Statement, ...]:
-        """The statements of a text.
+    def spoken(self, unsettled: bool = False, restored: bool = False) -> Spoken:
+        """How a text is read that comes now.
 
         Settings are reported after the next Sync. `unsettled`: a statement that may change them
         precedes the text; `restored`: one that may take back what was changed before.
         """
-        if (unsettled or (restored and self._settings_changed)) and ambiguous(raw):
-            return (
-                sql.unparseable(
-                    raw.decode("utf-8", "backslashreplace"),
-                    "backslashes and characters beyond ASCII are refused after a statement that "
-                    "may change how they are read, until the next Sync",
-                    sqlstate="0A000",
-                ),
-            )
-        try:
-            text = raw.decode(self._codec)
-        except UnicodeDecodeError:
-            return (
-                sql.unparseable(
-                    raw.decode("utf-8", "backslashreplace"),
-                    "invalid byte sequence for the client's encoding",
-                    sqlstate="22021",
-                ),
-            )
-        if self._replication:
-            command = replication.command(text, self._replication)
-            if command is not None:
-                return (command,)
-        if not self._standard_strings and ("\\" in text or "&'" in text):
-            return self._escaped(text)
-        return self._analyse(text)
+        uncertain = unsettled or (restored and self._settings_changed)
+        return Spoken(self._codec, self._standard_strings, self._replication, uncertain)
 
-    def _escaped(self, text: str) -> tuple[Statement, ...]:
-        """The statements of a text in whose constants a backslash escapes.
+    def statements(
+        self, raw: bytes, unsettled: bool = False, restored: bool = False
+    ) -> tuple[Statement, ...]:
+        """The statements of a text. See `spoken`."""
+        return statements(raw, self.spoken(unsettled, restored), self._analyse)
 
-        They are recorded with an E before such constants: as they are judged, and as whoever reads
-        the book reads them. The target gets the text itself.
-        """
-        read = strings.escaped(text)
-        if read is not None:
-            found = self._analyse(read.text)
-            too_much = bool(found) and found[0].sqlstate.startswith("54")
-            if too_much or read.agrees():
-                placed = tuple(_placed(statement, read) for statement in found)
-                if 0 <= read.unicode < max((one.position for one in placed), default=0):
-                    # The target says no more of it than that.
-                    return (_unsafe(read),)
-                return placed
+    def prepared(self, raw: bytes, unsettled: bool = False, restored: bool = False) -> Statement:
+        """The statement of a Parse."""
+        return prepared(self.statements(raw, unsettled, restored))
+
+
+def statements(raw: bytes, spoken: Spoken, analyse: Analyse) -> tuple[Statement, ...]:
+    """The statements of a text."""
+    if spoken.uncertain and ambiguous(raw):
         return (
             sql.unparseable(
-                text,
-                "a backslash is refused where it may be read otherwise than it was judged, "
-                "while standard_conforming_strings is off",
+                raw.decode("utf-8", "backslashreplace"),
+                "backslashes and characters beyond ASCII are refused after a statement that "
+                "may change how they are read, until the next Sync",
                 sqlstate="0A000",
             ),
         )
-
-    def prepared(self, raw: bytes, unsettled: bool = False, restored: bool = False) -> Statement:
-        """The statement of a Parse; several are the server's error, judged together."""
-        found = self.statements(raw, unsettled, restored)
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            return Statement("", "", sql.EMPTY, frozenset({sql.EMPTY}), ())
-        return Statement(
-            text="; ".join(statement.text for statement in found),
-            recorded="; ".join(statement.recorded for statement in found),
-            kind=found[0].kind,
-            kinds=frozenset().union(*(statement.kinds for statement in found)),
-            relations=tuple(sorted({name for s in found for name in s.relations})),
-            changes_settings=any(statement.changes_settings for statement in found),
-            restores_settings=any(statement.restores_settings for statement in found),
+    try:
+        text = raw.decode(spoken.codec)
+    except UnicodeDecodeError:
+        return (
+            sql.unparseable(
+                raw.decode("utf-8", "backslashreplace"),
+                "invalid byte sequence for the client's encoding",
+                sqlstate="22021",
+            ),
         )
+    if spoken.replication:
+        command = replication.command(text, spoken.replication)
+        if command is not None:
+            return (command,)
+    if not spoken.standard_strings and ("\\" in text or "&'" in text):
+        return _escaped(text, analyse)
+    return analyse(text)
+
+
+def _escaped(text: str, analyse: Analyse) -> tuple[Statement, ...]:
+    """The statements of a text in whose constants a backslash escapes.
+
+    They are recorded with an E before such constants: as they are judged, and as whoever reads
+    the book reads them. The target gets the text itself.
+    """
+    read = strings.escaped(text)
+    if read is not None:
+        found = analyse(read.text)
+        too_much = bool(found) and found[0].sqlstate.startswith("54")
+        if too_much or read.agrees():
+            placed = tuple(_placed(statement, read) for statement in found)
+            if 0 <= read.unicode < max((one.position for one in placed), default=0):
+                # The target says no more of it than that.
+                return (_unsafe(read),)
+            return placed
+    return (
+        sql.unparseable(
+            text,
+            "a backslash is refused where it may be read otherwise than it was judged, "
+            "while standard_conforming_strings is off",
+            sqlstate="0A000",
+        ),
+    )
+
+
+def prepared(found: tuple[Statement, ...]) -> Statement:
+    """The statement of a Parse; several are the server's error, judged together."""
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        return Statement("", "", sql.EMPTY, frozenset({sql.EMPTY}), ())
+    return Statement(
+        text="; ".join(statement.text for statement in found),
+        recorded="; ".join(statement.recorded for statement in found),
+        kind=found[0].kind,
+        kinds=frozenset().union(*(statement.kinds for statement in found)),
+        relations=tuple(sorted({name for s in found for name in s.relations})),
+        changes_settings=any(statement.changes_settings for statement in found),
+        restores_settings=any(statement.restores_settings for statement in found),
+    )
 
 
 def _placed(statement: Statement, read: strings.Escaped) -> Statement:

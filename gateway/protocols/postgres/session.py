@@ -12,8 +12,11 @@ from enum import Enum
 from itertools import count
 from typing import Any, Final
 
+from gateway.large import Wanted
 from gateway.machine import (
     Abort,
+    Analyse,
+    Analysed,
     CancelRunning,
     CatalogView,
     Close,
@@ -115,6 +118,10 @@ class Session:
         )
         self._backlog: deque[tuple[int, bytes]] = deque()
         self._backlog_bytes = 0
+        # What is being read aside for the first in the backlog.
+        self._analysing: Analyse | None = None
+        self._analyses = count(1)
+        self._unheard = False
         self._discarding = False
         self._ending = ""
         self._leaving: tuple[str, str, str] | None = None
@@ -133,6 +140,7 @@ class Session:
             Expired: lambda _: self._leave("28000", "the token has expired", "token_expired"),
             Shutdown: lambda _: self._leave("57P01", "the gateway is shutting down", "shutdown"),
             Withdrawn: self._withdrawn,
+            Analysed: self._analysed,
             RowsStopped: self._rows_stopped,
         }
 
@@ -154,6 +162,13 @@ class Session:
         is committed, or never will be.
         """
         return self._answering.clean and not self.in_transaction
+
+    @property
+    def analysing(self) -> Analyse | None:
+        """What is being read aside, while nothing that was asked before is under way."""
+        if self._asking.outbox or self._answering.running:
+            return None
+        return self._analysing
 
     @property
     def unrecorded_bytes(self) -> int:
@@ -187,7 +202,7 @@ class Session:
         try:
             if handler is not None:
                 handler(event)
-                if self._backlog:
+                if self._backlog and self._analysing is None:
                     self._take_backlog()
                 if self._asking.outdated and not self._ending and not self._over:
                     self._withdrawn(_OUTDATED)
@@ -220,7 +235,7 @@ class Session:
             # Nothing is behind a Terminate, and nothing new is begun before the end.
             return
         for kind, whole in self._splitter.feed(data):
-            if self._backlog or (not self._discarding and self._asking.must_wait(kind, whole)):
+            if self._backlog or (not self._discarding and self._waits_first(kind, whole)):
                 self._backlog.append((kind, whole))
                 self._backlog_bytes += len(whole)
             else:
@@ -238,16 +253,39 @@ class Session:
         else:
             self._asking.take(kind, whole)
 
+    def _waits_first(self, kind: int, whole: bytes) -> bool:
+        """Whether it must wait for an answer, or for being read."""
+        asking = self._asking
+        return asking.must_wait(kind, whole) or asking.wanted(kind, whole) is not None
+
     def _take_backlog(self) -> None:
-        """Take what has waited for an answer of the target, once that has come."""
+        """Take what has waited for an answer of the target, or for being read."""
         backlog = self._backlog
         while backlog and not self._over and not self._ending:
-            if not self._discarding and self._asking.must_wait(*backlog[0]):
-                break
+            if not self._discarding:
+                if self._asking.must_wait(*backlog[0]):
+                    break
+                wanted = self._asking.wanted(*backlog[0])
+                if wanted is not None:
+                    self._analyse(wanted)
+                    break
             kind, whole = backlog.popleft()
             self._backlog_bytes -= len(whole)
             self._take(kind, whole)
         self._asking.flush_copied()
+        if self._unheard and backlog and self._analysing is None and not self._over:
+            # The client has left: see _closed.
+            self._end("client_closed")
+
+    def _analyse(self, wanted: Wanted) -> None:
+        if self._leaving is None:
+            self._analysing = Analyse(next(self._analyses), wanted)
+            self._commands.append(self._analysing)
+
+    def _analysed(self, event: Analysed) -> None:
+        if self._analysing is not None and self._analysing.ticket == event.ticket:
+            self._analysing = None
+            self._asking.read(event.reading)
 
     def _decided(self, event: Decided) -> None:
         item = self._waiting.pop(event.ticket, None)
@@ -375,9 +413,10 @@ class Session:
             if self._uncancelled is not None:
                 # The end of what is being cancelled is awaited all the same.
                 return
+            self._unheard = True
             if not self._goodbye:
                 self._end("client_lost")
-            elif self._backlog or not self._going_on():
+            elif (self._backlog and self._analysing is None) or not self._going_on():
                 # What waits here for an answer may wait for ever: a COPY gets no more data.
                 self._end("client_closed")
         elif self._goodbye:

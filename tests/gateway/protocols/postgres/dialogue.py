@@ -10,7 +10,10 @@ import struct
 from collections.abc import Callable, Sequence
 
 from gateway.identity.principal import Principal
+from gateway.large import Reading
 from gateway.machine import (
+    Analyse,
+    Analysed,
     Ask,
     Authenticate,
     Authenticated,
@@ -37,7 +40,9 @@ from gateway.machine import (
 )
 from gateway.masking.veil import Veil
 from gateway.policy import sql
+from gateway.policy.facts import UNKNOWN
 from gateway.policy.sql import analyse
+from gateway.protocols.postgres import aside
 from gateway.protocols.postgres.machine import PostgresMachine, Surroundings
 from gateway.protocols.postgres.startup import Door
 from gateway.protocols.postgres.upstream import Credential
@@ -77,6 +82,9 @@ class Dialogue:
         veil: Callable[[], Veil | None] = lambda: None,
     ) -> None:
         ids = itertools.count(1)
+        self.reads = True
+        self.facts = UNKNOWN
+        self.veil = veil
         self.now = 1_000
         self.catalog = catalog
         self.machine = PostgresMachine(
@@ -90,12 +98,27 @@ class Dialogue:
                 prepared_max_bytes=prepared_max_bytes,
                 cancel_secret=KEY[1],
                 nonce="rOprNGfwEbeRWgbNEkqO",
-                veil=veil,
+                resolve=lambda _, statement, *given: given[-1].get(statement.text, self.facts),
+                veil=lambda: self.veil(),  # noqa: PLW0108 (a test may lift it)
             )
         )
 
     def handle(self, event: Input) -> list[Command]:
-        return self.machine.handle(event, self.now)
+        """Its commands. Large texts are read at once, unless `reads` is off."""
+        commands = self.machine.handle(event, self.now)
+        for command in list(commands) if self.reads else ():
+            if isinstance(command, Analyse):
+                commands.remove(command)
+                commands += self.handle(self.reading(command))
+        return commands
+
+    def reading(self, analyse: Command, why: str = "", sqlstate: str = "") -> Analysed:
+        """What is found of a large text, or why nothing is."""
+        assert isinstance(analyse, Analyse)
+        veil = self.veil()
+        found = () if why else aside.find(analyse.wanted, lambda *_: self.facts, veil, None)
+        read = Reading(analyse.wanted, tuple(found), self.catalog, veil, why, sqlstate)
+        return Analysed(analyse.ticket, read)
 
     def client(self, *data: bytes) -> list[Command]:
         return self.handle(Received(CLIENT, b"".join(data)))

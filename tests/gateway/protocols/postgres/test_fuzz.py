@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.machine import Abort, Closed, Expired, Received, Shutdown
+from gateway.protocols.postgres import aside, asking
 from tests.gateway.protocols.postgres import fuzzing
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.conversations import (
@@ -263,3 +264,21 @@ def test_every_client_was_recorded() -> None:
     kinds = [{chr(one[0]) for one in session} for session in fuzzing.corpus()]
     assert len(kinds) == 5
     assert set.union(*kinds) >= set("QPBDECSHdcX")
+
+
+@long
+@fuzz
+@given(data=conversation([*PLAIN, *REFUSED, *SETTING]), cuts=CUTS, seed=st.integers(0, 1 << 30))
+def test_what_is_read_aside_means_what_it_means_when_it_is_read_at_once(
+    data: bytes, cuts: list[int], seed: int
+) -> None:
+    once = at_once(data)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (asking, aside):
+            patch.setattr(module, "LARGE", 0)
+        read = in_pieces(data, cuts, seed)
+        assert bytes(read.to_client) == bytes(once.to_client)
+        assert read.server.executed == once.server.executed
+        assert read.book() == once.book()
+        assert read.idle()
+        read.finish()
