@@ -62,7 +62,7 @@ class Veil:
     @property
     def settings(self) -> Mapping[str, str] | None:
         """What a session must have begun with; None where that is not known yet."""
-        return ordering.settings(self._hidden.scans) if self._hidden else None
+        return ordering.settings(self.hidden.scans) if self.hidden else None
 
     def plan(
         self, text: str, own: frozenset[str] = frozenset(), *, converted: bool = False
@@ -107,7 +107,7 @@ class Veil:
             # What an encoding cannot say is not fetched from the beginning.
             if name.lower() != "client_encoding" and not allowed.setting(name, value):
                 return f"setting {name} may change what is masked"
-            if self._hidden is not None and ordering.fixed(self._hidden.scans, name):
+            if self.hidden is not None and ordering.fixed(self.hidden.scans, name):
                 return f"setting {name} may put rows in the order of what you may not see"
         return ""
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.large import LARGE, MOST_MADE, Found, Reading, Wanted
+from gateway.large import MOST_MADE, Found, Reading, Wanted
 from gateway.machine import CatalogView
 from gateway.masking.copies import Copies
 from gateway.masking.plan import Plan
@@ -108,11 +108,15 @@ class Readings:
     """What is held for one session: what its next message needs, and a little of what came before.
 
     `view` and `veil` are what is known of the target now: what was found by another is of no use.
+    A statement of more than `large` characters is judged by what was read, or refused.
     """
 
-    def __init__(self, view: Callable[[], CatalogView], veil: Callable[[], Veil | None]) -> None:
+    def __init__(
+        self, view: Callable[[], CatalogView], veil: Callable[[], Veil | None], large: int
+    ) -> None:
         self._view = view
         self._veil = veil
+        self._large = large
         self._held: list[_Held] = []
         self._needed = 0
 
@@ -171,13 +175,13 @@ class Readings:
             found = self.found(statement.text, made) if self._held else None
             if found is not None:
                 return found.plan
-            if len(statement.text) > LARGE:
+            if len(statement.text) > self._large:
                 return _NOT_READ
         return planned(statement, veil, made, converted=converted)
 
     def judged(self, statement: Statement, facts: Facts | None) -> Statement:
         """The statement, refused if it is large and was not read; `facts` are what it does."""
-        if len(statement.text) <= LARGE or statement.error or facts is not None:
+        if len(statement.text) <= self._large or statement.error or facts is not None:
             return statement
         for held in self._held:
             wanted = held.reading.wanted

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.large import LARGE, Found, Reading, Spoken, Wanted
+from gateway.large import Found, Reading, Spoken, Wanted
 from gateway.machine import (
     Ask,
     CatalogView,
@@ -86,11 +86,14 @@ class Asking:
         prepared_max_bytes: int,
         veil: Callable[[], Veil | None],
         settings: Mapping[str, str],
+        large: int,
     ) -> None:
         self._language = language
+        self._large = large
         self._veil = veil
         self._settings = settings
-        self._readings = Readings(catalog, veil)
+        self._readings = Readings(catalog, veil, large)
+        self._has_large = False  # whether some statement that was prepared or declared is large
         self._has_large = False  # whether some statement that was prepared or declared is large
         self._made: frozenset[str] = frozenset()  # relations that this session has made
         self._catalog = catalog
@@ -138,7 +141,7 @@ class Asking:
         match chr(kind):
             case "Q" | "P":
                 text = whole[5:] if kind == ord("Q") else requests.read_parse(whole[5:])[1]
-                if len(text) > LARGE:
+                if len(text) > self._large:
                     # To look whether it does takes longer than that answer, mostly.
                     return True
                 return requests.ambiguous(text) or _MAY_NAME.search(text) is not None
@@ -153,14 +156,14 @@ class Asking:
 
     def wanted(self, kind: int, whole: bytes) -> Wanted | None:
         """What has to be read aside before this message can be taken."""
-        if (len(whole) <= LARGE and not self._has_large) or kind in _COPIED:
+        if (len(whole) <= self._large and not self._has_large) or kind in _COPIED:
             return None
         raw, alone = b"", kind == ord("P")
         if kind == ord("Q"):
             raw = whole[5:-1]
         elif alone:
             raw = requests.read_parse(whole[5:])[1]
-        if len(raw) > LARGE:
+        if len(raw) > self._large:
             spoken = self._language.spoken(self._unsettled, self._restored)
             wanted = self._want(raw, spoken, alone)
             if self._readings.lacks(wanted):
@@ -180,7 +183,7 @@ class Asking:
         named = [self._named(statement) for statement in naming]
         for prepared in (*judged, *(each for each in named if each is not None)):
             statement = prepared.statement
-            if len(statement.text) > LARGE and not statement.error:
+            if len(statement.text) > self._large and not statement.error:
                 wanted = self._want(b"", self._language.spoken(), True, statement)
                 if self._readings.lacks(wanted):
                     return wanted
@@ -198,7 +201,7 @@ class Asking:
         self._readings.add(reading)
 
     def _statements(self, raw: bytes, *, alone: bool) -> tuple[Statement, ...]:
-        if len(raw) <= LARGE:
+        if len(raw) <= self._large:
             return self._language.statements(raw, self._unsettled, self._restored)
         spoken = self._language.spoken(self._unsettled, self._restored)
         return self._readings.statements(self._want(raw, spoken, alone))
@@ -373,7 +376,7 @@ class Asking:
     def _change(self, run: Run) -> Effect | None:
         """What running it does to the names of statements and cursors."""
         statement, segment = run.statement, self._segment_number
-        self._has_large = self._has_large or len(statement.text) > LARGE
+        self._has_large = self._has_large or len(statement.text) > self._large
         if statement.transaction:
             return self.portals.step(statement.transaction, statement.savepoint, segment)
         if statement.forgets_all:
@@ -420,7 +423,7 @@ class Asking:
         _in_ascii(name)
         if self._too_much(prepared, self.statements.get(name)) and not prepared.statement.error:
             prepared = _refused(prepared, self._full(), "53200")
-        self._has_large = self._has_large or len(prepared.statement.text) > LARGE
+        self._has_large = self._has_large or len(prepared.statement.text) > self._large
         expectation = Expectation(Expect.PARSE)
         expectation.change = self.statements.change((name,), prepared, self._segment_number)
         part = Part(whole, expectation)
@@ -596,7 +599,7 @@ class Asking:
         statement = run.statement
         given: dict[str, Facts] = {}
         copied: tuple[str, ...] | None = None
-        if self._readings or len(statement.text) > LARGE:
+        if self._readings or len(statement.text) > self._large:
             statement = run.statement = self._judged(statement, given)
             found = self._found(statement)
             copied = found.copied if found is not None else None
@@ -608,7 +611,7 @@ class Asking:
                 run.counted, run.binary = cursor, limits.in_binary(cursor)
         named = self._named(statement)
         inner = named.statement if named is not None else None
-        if inner is not None and len(inner.text) > LARGE:
+        if inner is not None and len(inner.text) > self._large:
             judged = self._judged(inner, given)
             if judged.error and not inner.error:
                 statement = sql.refused(statement, judged.error, judged.sqlstate)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.large import LARGE
 from gateway.machine import (
     Abort,
     CatalogView,
@@ -57,7 +58,8 @@ class Surroundings:
 
     `cancel_secret` is what the client learns, of its 32 bytes only four before
     protocol 3.2; `session` is the session's id as text; `nonce` is for the target's SCRAM;
-    `resolve` says what a statement does at a target.
+    `resolve` says what a statement does at a target. A text of more bytes than `large` is
+    read aside.
     """
 
     door: Door
@@ -74,6 +76,7 @@ class Surroundings:
         [str, Statement, SessionNames, Statement | None, Mapping[str, Facts]], Facts
     ] = lambda target, statement, meaning, inner, given: UNKNOWN
     veil: Callable[[], Veil | None] = lambda: None
+    large: int = LARGE
 
 
 class PostgresMachine:
@@ -255,6 +258,7 @@ class PostgresMachine:
             now_ns=now_ns,
             veil=self._around.veil,
             settings=self._settings,
+            large=self._around.large,
         )
         commands: list[Command] = [Send(Side.CLIENT, text)]
         for late in self._late:

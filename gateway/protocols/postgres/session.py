@@ -12,7 +12,7 @@ from enum import Enum
 from itertools import count
 from typing import Any, Final
 
-from gateway.large import Wanted
+from gateway.large import LARGE, Wanted
 from gateway.machine import (
     Abort,
     Analyse,
@@ -88,6 +88,7 @@ class Session:
         meaning: SessionNames,
         veil: Callable[[], Veil | None] = lambda: None,
         settings: Mapping[str, str] = {},
+        large: int = LARGE,
     ) -> None:
         self._now = self._opened = now_ns
         self._waiting: dict[int, Item | Held] = {}
@@ -98,6 +99,7 @@ class Session:
             language=language,
             veil=veil,
             settings=settings,
+            large=large,
             catalog=catalog,
             new_id=new_id,
             next_ticket=lambda: next(tickets),

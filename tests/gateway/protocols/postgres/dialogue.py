@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from gateway.identity.principal import Principal
-from gateway.large import Reading
+from gateway.large import LARGE, Reading
 from gateway.machine import (
     Analyse,
     Analysed,
@@ -80,6 +80,7 @@ class Dialogue:
         prepared_max_bytes: int = 64 * 1024 * 1024,
         *,
         veil: Callable[[], Veil | None] = lambda: None,
+        large: int = LARGE,
     ) -> None:
         ids = itertools.count(1)
         self.reads = True
@@ -98,6 +99,7 @@ class Dialogue:
                 prepared_max_bytes=prepared_max_bytes,
                 cancel_secret=KEY[1],
                 nonce="rOprNGfwEbeRWgbNEkqO",
+                large=large,
                 resolve=lambda _, statement, *given: given[-1].get(statement.text, self.facts),
                 veil=lambda: self.veil(),  # noqa: PLW0108 (a test may lift it)
             )

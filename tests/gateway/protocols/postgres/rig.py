@@ -64,10 +64,10 @@ _AMENDED = {
 class Rig:
     """`failing` is the probability that something cannot be made durable."""
 
-    def __init__(self, seed: int = 0, failing: float = 0.0) -> None:
+    def __init__(self, seed: int = 0, failing: float = 0.0, **options: object) -> None:
         self._random = Random(seed)
         self._failing = failing
-        self._talk = signed_in(chunk_bytes=4096)
+        self._talk = signed_in(chunk_bytes=4096, **options)
         self._pending: deque[Input | Ask | Record] = deque()
         self._allowed: Counter[str] = Counter()
         self._rows_durable, self._rows_told = bytearray(), bytearray()

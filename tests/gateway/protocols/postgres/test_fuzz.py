@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.machine import Abort, Closed, Expired, Received, Shutdown
-from gateway.protocols.postgres import aside, asking
 from tests.gateway.protocols.postgres import fuzzing
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.conversations import (
@@ -43,9 +42,9 @@ def at_once(data: bytes) -> Rig:
     return rig
 
 
-def in_pieces(data: bytes, cuts: list[int], seed: int) -> Rig:
+def in_pieces(data: bytes, cuts: list[int], seed: int, **options: object) -> Rig:
     """Cut here and there, with decisions, records and answers coming in between."""
-    rig = Rig(seed)
+    rig = Rig(seed, **options)
     for number, piece in enumerate(pieces(data, cuts)):
         rig.say(piece)
         for _ in range((seed >> number) % 4):
@@ -272,13 +271,9 @@ def test_every_client_was_recorded() -> None:
 def test_what_is_read_aside_means_what_it_means_when_it_is_read_at_once(
     data: bytes, cuts: list[int], seed: int
 ) -> None:
-    once = at_once(data)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (asking, aside):
-            patch.setattr(module, "LARGE", 0)
-        read = in_pieces(data, cuts, seed)
-        assert bytes(read.to_client) == bytes(once.to_client)
-        assert read.server.executed == once.server.executed
-        assert read.book() == once.book()
-        assert read.idle()
-        read.finish()
+    once, read = at_once(data), in_pieces(data, cuts, seed, large=0)
+    assert bytes(read.to_client) == bytes(once.to_client)
+    assert read.server.executed == once.server.executed
+    assert read.book() == once.book()
+    assert read.idle()
+    read.finish()
