@@ -212,6 +212,9 @@ def main() -> None:
         match told:
             case Learn():
                 mind.learn(told)
+                if told.last:
+                    # To look through all of a catalog after each job would take longer than most.
+                    gc.freeze()
             case Forget():
                 mind.forget(told.number)
             case Job():

@@ -20,7 +20,7 @@ from gateway.machine import (
 )
 from gateway.masking.veil import Veil
 from gateway.policy.facts import NONE, UNKNOWN, Facts
-from gateway.protocols.postgres import aside, asking
+from gateway.protocols.postgres import aside
 from tests.gateway.masking.shop import HIDDEN
 from tests.gateway.protocols.postgres import messages as pg
 from tests.gateway.protocols.postgres.dialogue import (
@@ -215,7 +215,7 @@ def test_nobody_judges_a_large_statement_that_was_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever is forgotten about it on the way."""
-    monkeypatch.setattr(asking.Asking, "wanted", lambda *_: None)
+    monkeypatch.setattr(aside.Readings, "lacks", lambda *_: False)
     veil = Veil(HIDDEN)
     talk = unread(veil=lambda: veil)
     told = (pg.query(LONG), pg.parse(LONG), pg.bind(), pg.execute(), pg.SYNC)
