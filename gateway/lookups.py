@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from gateway.machine import Decision, Verdict
-from gateway.masking.probes import Tried
+from gateway.masking.probes import Tried, beyond
 
 _HOUR_S: Final = 3600.0
 _DIGEST_BYTES: Final = 16
@@ -52,7 +52,7 @@ class Lookups:
                 return Decision(
                     Verdict.DENY,
                     decision.policies,
-                    f"at most {budget} distinct values of {column} may be looked up in an hour",
+                    beyond(column, budget),
                     _AGAIN,
                 )
         for column, digests in asked.items():

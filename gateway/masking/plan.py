@@ -19,7 +19,7 @@ from pglast import parser
 
 from gateway.masking import allowed, ordering, sqlmask
 from gateway.masking.hidden import Hidden, Relation
-from gateway.masking.probes import Probe, probes_of
+from gateway.masking.probes import Probe, TooMany, probes_of
 from gateway.masking.tree import STAR, Reading, Reference, constant, nodes, read, strings
 from gateway.policy import trees
 
@@ -133,6 +133,8 @@ def plan(
         return trees.look_into(text, planner.only)
     except _Refused as refused:
         return refused.plan
+    except TooMany as many:
+        return Plan("refuse", str(many))
     except (parser.ParseError, ValueError, KeyError, TypeError, RecursionError, UnicodeError):
         return Plan("refuse", "the statement is not understood")
 

@@ -50,12 +50,21 @@ class Tried:
         return f"Tried({self.origin!r})"
 
 
+class TooMany(Exception):
+    """A statement writes out more values than a column's budget."""
+
+
+def beyond(origin: str, budget: int) -> str:
+    """Why no more of a column's values may be looked up, for people."""
+    return f"at most {budget} distinct values of {origin} may be looked up in an hour"
+
+
 def probes_of(
     reading: Reading, relations: Iterable[Relation], prepares: bool
 ) -> tuple[tuple[Probe, ...], list[tuple[str, ...]]]:
     """What may be compared in clear, and the columns of comparisons that may not.
 
-    `prepares`: its parameters' values will not be known.
+    `prepares`: its parameters' values will not be known. Raises TooMany.
     """
     columns: dict[str, list[Column]] = {}
     for relation in relations:
@@ -63,24 +72,55 @@ def probes_of(
             if column.mask is not None:
                 columns.setdefault(column.name, []).append(column)
     probes: dict[Probe, None] = {}
+    literals: dict[str, set[str]] = {}
     others = []
     for path, constants in reading.equalities:
-        named = columns.get(path[-1], [])
-        read = [_constant(each, reading, prepares) for each in constants]
-        found = [
-            Probe(column.mask.origin, equality.reason, equality.budget, *spelled)
-            for column in named
-            if column.mask is not None
-            and (equality := column.mask.equality) is not None
-            and column.type in _STEADY
-            for spelled in read
-            if spelled is not None
+        permitted = [
+            (column.mask.origin, column.mask.equality)
+            for column in columns.get(path[-1], [])
+            if column.mask is not None and column.type in _STEADY
         ]
-        if named and len(found) == len(named) * len(constants):
-            probes.update(dict.fromkeys(found))
-        else:
+        spelled = None
+        if permitted and len(permitted) == len(columns[path[-1]]):
+            limits = [(origin, each.budget) for origin, each in permitted if each is not None]
+            if len(limits) == len(permitted):
+                spelled = _spelled(constants, reading, prepares, limits, literals)
+        if spelled is None:
             others.append(path)
+            continue
+        for origin, equality in permitted:
+            assert equality is not None  # noqa: S101 (narrowing)
+            for each in spelled:
+                probes[Probe(origin, equality.reason, equality.budget, *each)] = None
     return tuple(probes), others
+
+
+def _spelled(
+    constants: Iterable[Any],
+    reading: Reading,
+    prepares: bool,
+    limits: list[tuple[str, int]],
+    literals: dict[str, set[str]],
+) -> Iterable[tuple[str, int]] | None:
+    """Each way in which they are written, once; None where one may mean more values than one.
+    `limits` are columns and their budgets, `literals` what was written for each.
+
+    Nobody waits for the end of a list that is refused in any case: it may have a million. Raises
+    TooMany.
+    """
+    found: dict[tuple[str, int], None] = {}
+    for each in constants:
+        spelled = _constant(each, reading, prepares)
+        if spelled is None:
+            return None
+        found[spelled] = None
+        if not spelled[1]:
+            for origin, budget in limits:
+                written = literals.setdefault(origin, set())
+                written.add(spelled[0])
+                if len(written) > budget:
+                    raise TooMany(beyond(origin, budget))
+    return found
 
 
 def _constant(node: Any, reading: Reading, prepares: bool) -> tuple[str, int] | None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from gateway.masking import probes
 from gateway.masking.hidden import Column, Hidden, Relation
 from gateway.masking.plan import plan
 from gateway.masking.probes import Probe, tried
+from gateway.masking.tree import Reading
 from gateway.masking.veil import Veil
 from gateway.policy.sql import analyse
 from gateway.protocols.postgres.pipeline import Prepared
@@ -18,6 +21,18 @@ def with_type(kind: str) -> Hidden:
 
     def changed(column: Column) -> Column:
         return replace(column, type=kind, declared=kind) if column.name == "email" else column
+
+    relation = Relation(1, "public", "customers", tuple(map(changed, CUSTOMERS.columns)))
+    return replace(HIDDEN, protected={("public", "customers"): relation})
+
+
+def with_budget(budget: int) -> Hidden:
+    """The shop, where so many addresses may be looked up."""
+
+    def changed(column: Column) -> Column:
+        if column.mask is None or column.name != "email":
+            return column
+        return replace(column, mask=replace(column.mask, equality=replace(LOOK_UP, budget=budget)))
 
     relation = Relation(1, "public", "customers", tuple(map(changed, CUSTOMERS.columns)))
     return replace(HIDDEN, protected={("public", "customers"): relation})
@@ -164,13 +179,47 @@ def test_the_same_bytes_are_another_value_in_another_encoding() -> None:
     assert len(found) == 2
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        f"email in ({','.join(map(repr, map(str, range(10_000))))})",
+        " and ".join(f"email = '{number}'" for number in range(10_000)),
+    ],
+    ids=["IN", "AND"],
+)
+def test_a_list_beyond_the_budget_is_not_read_to_its_end(
+    condition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    constant = probes._constant
+
+    def noted(node: Any, reading: Reading, prepares: bool) -> tuple[str, int] | None:
+        read.append(node)
+        return constant(node, reading, prepares)
+
+    monkeypatch.setattr(probes, "_constant", noted)
+    found = plan(f"select id from customers where {condition}", HIDDEN)
+    assert found.action == "refuse"
+    assert found.reason == f"at most 3 distinct values of {EMAIL} may be looked up in an hour"
+    assert len(read) == LOOK_UP.budget + 1
+
+
+def test_one_value_many_times_is_one() -> None:
+    # Drivers fill lists up with their last value.
+    listed = ",".join([*["'a'", "'b'"] * 500, *(f"${number}" for number in range(1, 65))])
+    found = plan(f"select id from customers where email in ({listed})", HIDDEN)
+    assert found.action == "pass" and len(found.probes) == 66
+    assert len(tried(found.probes, ((0, 0, b"c"),) * 64, "UTF8") or ()) == 3
+
+
 def test_what_is_remembered_counts_the_values_that_are_looked_up() -> None:
     values = ",".join(f"'{number}'" for number in range(5000))
-    found = plan(f"select id from customers where email in ({values})", HIDDEN)
+    hidden = with_budget(10_000)
+    found = plan(f"select id from customers where email in ({values})", hidden)
     assert len(found.probes) == 5000 and found.size > 1_000_000
     statement = analyse("select 1")[0]
     assert Prepared(statement, (), found).size > Prepared(statement, ()).size + 1_000_000
-    veil = Veil(HIDDEN)
+    veil = Veil(hidden)
     for number in range(20):
-        veil.plan(f"select id from customers where email in ('{number}',{values})")
+        veil.plan(f"select id from customers where email in ('x{number}',{values})")
     assert 0 < len(veil._plans) < 10 and veil._bytes <= 8 * 1024 * 1024
