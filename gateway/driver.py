@@ -473,7 +473,7 @@ class Connection(asyncio.Protocol):
         for request in command.requests:
             few = msgspec.structs.replace(request, row_estimate=0)
             hopeful = any(self._permits(asked) for asked in (request, few))
-            rows = await estimates.rows(request) if hopeful else -1
+            rows = await estimates.rows(request, self._person) if hopeful else -1
             requests.append(msgspec.structs.replace(request, row_estimate=rows))
         if before is not None:
             await asyncio.wait([before])

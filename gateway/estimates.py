@@ -1,14 +1,18 @@
 """How many rows a target's planner expects of statements: asked aside, within bounds, remembered.
 
-Nobody's session waits long for it, and no target is asked more than one thing at a time: what is
-not answered in time is not known, and rules must say what that means.
+Nobody's session waits long for it, and no target is asked more than three things at a time: what
+is not answered in time is not known, and rules must say what that means. Each person is asked for
+once at a time; whose plans took too long keeps to a connection that all of these share, so that
+they make nobody else's unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import asyncpg
@@ -22,9 +26,17 @@ from schemas.settings import SettingsError, Target
 
 _ASKED = Counter("gatebook_row_estimates_total", "Plans asked of targets.", ["target", "known"])
 
+_SLOW = Counter(
+    "gatebook_slow_row_estimates_total", "Plans that took long enough to be kept apart.", ["target"]
+)
+
 _PATIENCE_S: Final = 1.0
 _STATEMENT_MS: Final = 500
-_WAITING: Final = 32
+_SLOW_S: Final = 0.2
+_QUICK: Final = 2
+_MOST_OF_ONE: Final = 8
+_SLOW_FOR_S: Final = 60.0
+"""How long those of whom a plan took too long keep to themselves."""
 _REMEMBERED: Final = 4096
 _KEPT_S: Final = 60.0
 """Statistics change without the catalog, and what could not be planned may be soon."""
@@ -53,19 +65,71 @@ def _digest(asked: str) -> bytes:
     return hashlib.sha256(asked.encode()).digest()
 
 
+class _Line:
+    """Side connections of one target, so many of them; whoever comes first goes first."""
+
+    def __init__(self, target: Target, most: int) -> None:
+        self._target = target
+        self._free = asyncio.Semaphore(most)
+        self._connections: list[Any] = []
+        self._lent: set[Any] = set()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """One of them. It is given up if what is done with it fails: it may be in the middle of
+        an answer, or have a statement left.
+        """
+        async with self._free:
+            connection = self._connections.pop() if self._connections else None
+            if connection is None or connection.is_closed():
+                connection = await _connect(self._target)
+            self._lent.add(connection)
+            usable = False
+            try:
+                yield connection
+                usable = True
+            finally:
+                self._lent.discard(connection)
+                if usable:
+                    self._connections.append(connection)
+                else:
+                    connection.terminate()
+
+    def close(self) -> None:
+        """Stop."""
+        for connection in (*self._connections, *self._lent):
+            connection.terminate()
+        self._connections.clear()
+
+
+async def _connect(target: Target) -> Any:
+    return await connect(
+        target,
+        timeout=_PATIENCE_S,
+        server_settings={
+            "application_name": "gatebook-estimates",
+            "statement_timeout": str(_STATEMENT_MS),
+            "lock_timeout": str(_STATEMENT_MS),
+            "default_transaction_read_only": "on",
+        },
+        statement_cache_size=0,
+    )
+
+
 class Estimates:
     """One target's."""
 
     def __init__(self, target: Target, catalog: Catalog) -> None:
         self._target = target
         self._catalog = catalog
-        self._connection: Any = None
-        self._one = asyncio.Lock()
-        self._waiting = 0
+        self._quick, self._slow = _Line(target, _QUICK), _Line(target, 1)
+        # Of whom something is asked or to be asked, and of whom a plan took too long, until when.
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._slow_until: OrderedDict[str, float] = OrderedDict()
         self._of: object = None
         self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
 
-    async def rows(self, request: Request) -> int:
+    async def rows(self, request: Request, person: str) -> int:
         """How many rows it returns or changes; -1 where that is not known."""
         asked = question(request, self._catalog.now.resolve.snapshot)
         if not asked:
@@ -73,23 +137,25 @@ class Estimates:
         known = self._remembered(asked)
         if known is not None:
             return known
-        if self._waiting >= _WAITING:
+        turn, waiting = self._turns.get(person, (asyncio.Lock(), 0))
+        if waiting >= _MOST_OF_ONE:
             return -1
-        self._waiting += 1
+        self._turns[person] = turn, waiting + 1
         try:
-            async with asyncio.timeout(_PATIENCE_S), self._one:
+            async with asyncio.timeout(_PATIENCE_S), turn:
                 known = self._remembered(asked)
-                return await self._ask(asked) if known is None else known
+                return await self._ask(asked, person) if known is None else known
         except TimeoutError:
             return -1
         finally:
-            self._waiting -= 1
+            turn, waiting = self._turns.pop(person)
+            if waiting > 1:
+                self._turns[person] = turn, waiting - 1
 
     def close(self) -> None:
         """Stop."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+        self._quick.close()
+        self._slow.close()
 
     def _remembered(self, asked: str) -> int | None:
         contents = self._catalog.now
@@ -100,40 +166,47 @@ class Estimates:
         now = asyncio.get_running_loop().time()
         return known[1] if known is not None and now - known[0] < _KEPT_S else None
 
-    async def _ask(self, asked: str) -> int:
-        contents, usable = self._catalog.now, False
+    def _line_of(self, person: str) -> _Line:
+        now = asyncio.get_running_loop().time()
+        while self._slow_until and next(iter(self._slow_until.values())) <= now:
+            self._slow_until.popitem(last=False)
+        return self._slow if person in self._slow_until else self._quick
+
+    def _was_slow(self, person: str) -> None:
+        self._slow_until[person] = asyncio.get_running_loop().time() + _SLOW_FOR_S
+        self._slow_until.move_to_end(person)
+
+    async def _ask(self, asked: str, person: str) -> int:
+        contents, rows, loop = self._catalog.now, -1, asyncio.get_running_loop()
+        begun: float | None = None
         try:
-            connection = await self._connected()
-            # Whatever a plan needs, it changes nothing.
-            async with connection.transaction(readonly=True):
-                rows = rows_of(await _planned(connection, asked))
-            usable = True
+            async with self._line_of(person).connection() as connection:
+                begun = loop.time()
+                rows = await _rows(connection, asked)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, SettingsError) as error:
             log.info("not_estimated", target=self._target.name, error=type(error).__name__)
-            rows = -1
-            usable = isinstance(error, asyncpg.PostgresError) and not asked.startswith(PREPARE)
         finally:
-            if not usable:
-                # It was given up in the middle of an answer, has a statement left, or is gone.
-                self.close()
+            # However it ends: also where patience does, in the middle of it.
+            if begun is not None and loop.time() - begun > _SLOW_S:
+                self._was_slow(person)
+                _SLOW.labels(self._target.name).inc()
         _ASKED.labels(self._target.name, str(rows >= 0).lower()).inc()
         if contents is self._catalog.now:
-            self._known[_digest(asked)] = asyncio.get_running_loop().time(), rows
+            self._known[_digest(asked)] = loop.time(), rows
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return rows
 
-    async def _connected(self) -> Any:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(
-                self._target,
-                timeout=_PATIENCE_S,
-                server_settings={
-                    "application_name": "gatebook-estimates",
-                    "statement_timeout": str(_STATEMENT_MS),
-                    "lock_timeout": str(_STATEMENT_MS),
-                    "default_transaction_read_only": "on",
-                },
-                statement_cache_size=0,
-            )
-        return self._connection
+
+async def _rows(connection: Any, asked: str) -> int:
+    """What the planner says; -1 for what it refuses. Raises what asyncpg raises, where the
+    connection can be used no more.
+    """
+    try:
+        # Whatever a plan needs, it changes nothing.
+        async with connection.transaction(readonly=True):
+            return rows_of(await _planned(connection, asked))
+    except asyncpg.PostgresError:
+        if asked.startswith(PREPARE):
+            raise
+        return -1

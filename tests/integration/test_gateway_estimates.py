@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,12 @@ POLICIES = """
 @id("all") @unknown("permitted") permit (principal, action, resource);
 @id("small") @message("too many rows") @how_to_ask("Narrow it.")
 forbid (principal, action == Action::"execute", resource)
-when { context.tables_read.contains("public.estimated") }
+when { context.tables_read.containsAny(["public.estimated", "public.locked"]) }
 unless { context has row_estimate && context.row_estimate <= 100 };
 """
 SETUP = """
-drop table if exists estimated, ran cascade;
+drop table if exists estimated, locked, ran cascade;
+create table locked (a int primary key);
 create table estimated (a int primary key, b text, c text default 'c');
 insert into estimated select n, 'b' from generate_series(1, 20000) n;
 analyze estimated;
@@ -54,6 +58,27 @@ def bob(gateway_stack: Stack, tmp_path: Path) -> Iterator[psycopg.Connection[Any
         gateway_stack.connect("bob", hostaddr=host, port=port) as connection,
     ):
         yield connection
+
+
+@pytest.fixture
+def door(gateway_stack: Stack, tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """Where everybody meets these policies, and planners look at every order of joins."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "all.cedar").write_text(POLICIES)
+    every = [f"alter role current_user {{}} {name}" for name in ("geqo", "from_collapse_limit")]
+    with gateway_stack.direct() as owner:
+        owner.execute(SETUP)
+        owner.execute(every[0].format("set") + " = off")
+        owner.execute(every[1].format("set") + " = 20")
+
+    def settings(document: dict[str, Any]) -> None:
+        document["gateway"] |= {"policies": str(tmp_path / "policies")}
+
+    with another_gateway(gateway_stack, tmp_path, settings) as found:
+        yield found
+    with gateway_stack.direct() as owner:
+        for each in every:
+            owner.execute(each.format("reset"))
 
 
 @pytest.fixture
@@ -157,6 +182,55 @@ def test_a_planner_that_must_wait_is_not_waited_for(
     for text in ("select b from estimated where a = 11", "table estimated limit 1"):
         assert len(bob.execute(text).fetchall()) == 1
     assert bob.execute("select b from estimated where a = %s", (12,)).fetchall() == [("b",)]
+
+
+TABLES = 16
+JOIN = ", ".join(f"locked t{number}" for number in range(TABLES))
+ALIKE = " and ".join(f"t0.a = t{number}.a" for number in range(1, TABLES))
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        "select a from locked where a = {}",
+        f"select t0.a from {JOIN} where {ALIKE} and t0.a <> {{}}",
+    ],
+    ids=["waiting for a lock", "sixteen tables"],
+)
+def test_nobodys_slow_plans_make_anothers_unknown(
+    door: tuple[str, int], gateway_stack: Stack, slow: str
+) -> None:
+    host, port = door
+    over, refusals = threading.Event(), threading.Semaphore(0)
+    numbers = itertools.count(1)
+
+    def asks() -> None:
+        with gateway_stack.connect("alice", hostaddr=host, port=port) as alice:
+            while not over.is_set():
+                told = outcome(alice, slow.format(next(numbers)))
+                assert "too many rows" in told or over.is_set()
+                refusals.release()
+
+    with (
+        gateway_stack.direct() as owner,
+        gateway_stack.connect("bob", hostaddr=host, port=port) as bob,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        try:
+            owner.execute("begin")
+            if "t0" not in slow:
+                owner.execute("lock table locked in access exclusive mode")
+            asking = [pool.submit(asks) for _ in range(8)]
+            refusals.acquire()
+            for number in range(1, 30):
+                text = f"select b from estimated where a = {number}"
+                assert bob.execute(text).fetchall() == [("b",)]
+                refusals.acquire()
+        finally:
+            over.set()
+            owner.execute("rollback")
+        for each in asking:
+            each.result()
 
 
 async def test_what_comes_later_is_decided_later(
