@@ -47,6 +47,7 @@ _WAITING_BYTES: Final = 128 * 1024 * 1024
 _REMEMBERED_BYTES: Final = 32 * 1024 * 1024
 _KNOWN: Final = 8
 _PRIVATE: Final = "GATEBOOK_"
+_PROGRAM: Final = "from gateway.analyst import main; main()"
 
 log = structlog.get_logger("analysts")
 
@@ -183,8 +184,10 @@ async def _begin() -> _Analyst:
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        # Our own modules, and not those of a folder that we happen to be in.
+        "-P",
         "-c",
-        "from gateway.analyst import main; main()",
+        _PROGRAM,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         # What it says when it fails may quote what it was reading.
