@@ -17,6 +17,7 @@ import ipaddress
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import cedarpy
@@ -481,9 +482,8 @@ class _Asked:
             self._context["sign_in_age_s"] = age
         self._added: set[tuple[str, str]] = set()
         uids = [self._principal, *(entity["uid"] for entity in self._entities)]
-        self._set = policies.scopes.concerning(
-            frozenset((uid["type"], uid["id"]) for uid in uids), target
-        )
+        self._scopes = policies.scopes
+        self._principals = frozenset((uid["type"], uid["id"]) for uid in uids)
 
     def target(self) -> dict[str, str]:
         """The target as a resource."""
@@ -548,14 +548,27 @@ class _Asked:
         ]
         if not requests:
             return []
-        results = cedarpy.is_authorized_batch(requests, self._set, self._entities)
-        return [_answer(result) for result in results]
+        concerned = self._scopes.concerning(self._principals, self._name, action)
+        # What is true of one resource counts for all of them.
+        given = shared if access is None else {**shared, "access": sorted({*chain(*access)})}
+        parts = [
+            cedarpy.is_authorized_batch(requests, one, self._entities)
+            for one in concerned.sets(self._principal["type"], given)
+        ]
+        return [_answer(results) for results in zip(*parts, strict=True)]
 
 
-def _answer(result: Any) -> _Answer:
-    found = result.diagnostics
-    names = {str(found.id_annotations_by_reason.get(reason, reason)) for reason in found.reasons}
-    return _Answer(bool(result.allowed), tuple(sorted(names)), bool(found.errors))
+def _answer(results: tuple[Any, ...]) -> _Answer:
+    """Cedar's answer of all policies, from those of parts of them: what forbids goes before what
+    permits, and is named alone.
+    """
+    names: dict[bool, set[str]] = {True: set(), False: set()}
+    for result in results:
+        reasons, noted = result.diagnostics.reasons, result.diagnostics.id_annotations_by_reason
+        names[bool(result.allowed)].update(str(noted.get(reason, reason)) for reason in reasons)
+    broken = any(result.diagnostics.errors for result in results)
+    allowed = bool(names[True]) and not names[False]
+    return _Answer(allowed, tuple(sorted(names[allowed])), broken)
 
 
 def _context(request: Request, facts: Facts) -> dict[str, Any]:
