@@ -215,3 +215,10 @@ async def test_after_the_end_nothing_is_read() -> None:
     with pytest.raises(NotAnalysed):
         await those.read("alice", wanted("select 1" + LONG), by())
     await appears(lambda: children() <= before)
+
+
+async def test_where_memory_runs_out_they_go_first(analysts: Analysts) -> None:
+    before = children()
+    assert await analysts.read("alice", wanted("select 1" + LONG), by())
+    (process,) = children() - before
+    assert Path(f"/proc/{process}/oom_score_adj").read_text().strip() == "1000"
