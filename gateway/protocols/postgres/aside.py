@@ -127,8 +127,7 @@ class Readings:
         """Hold what was found for the next message."""
         self._held.append(_Held(reading))
         self._needed += 1
-        while len(self._held) > self._needed and self._size() > _KEPT_BYTES:
-            self._held.pop(0)
+        self._trim()
 
     def taken(self) -> None:
         """The message was taken."""
@@ -136,6 +135,8 @@ class Readings:
             self._needed = 0
             # Whether there was an answer does not depend on what is asked; it is asked again.
             self._held = [held for held in self._held if not held.reading.why]
+            # An idle session is not to hold more than a little.
+            self._trim()
 
     def lacks(self, wanted: Wanted) -> bool:
         """Whether it has to be read."""
@@ -168,9 +169,10 @@ class Readings:
                 return found
         return None
 
-    def plan(self, statement: Statement, made: frozenset[str], *, converted: bool) -> Plan | None:
+    def plan(
+        self, statement: Statement, veil: Veil | None, made: frozenset[str], *, converted: bool
+    ) -> Plan | None:
         """How a statement runs for a person who may not see everything."""
-        veil = self._veil()
         if veil is not None and not statement.error:
             found = self.found(statement.text, made) if self._held else None
             if found is not None:
@@ -207,5 +209,7 @@ class Readings:
             if held.reading.view is view and held.reading.veil is veil:
                 yield held
 
-    def _size(self) -> int:
-        return sum(held.size for held in self._held)
+    def _trim(self) -> None:
+        size = sum(held.size for held in self._held)
+        while len(self._held) > self._needed and size > _KEPT_BYTES:
+            size -= self._held.pop(0).size

@@ -321,7 +321,8 @@ class Asking:
             # Also where it needs fewer: it could change them now, and need them later.
             self.outdated = True
             return _OUTDATED
-        plan = self._readings.plan(statement, self._made, converted=self._language.converted)
+        converted = self._language.converted
+        plan = self._readings.plan(statement, veil, self._made, converted=converted)
         self._made = with_made(self._made, plan)
         return plan
 

@@ -124,6 +124,21 @@ def test_what_cannot_be_read_is_refused_and_the_session_goes_on(kind: str) -> No
     assert statements(talk.client(pg.query("select 1"))) == ["select 1"]
 
 
+def test_little_is_held_of_what_was_taken() -> None:
+    talk = unread()
+    session = talk.machine.session
+    assert session is not None
+    readings = session._asking._readings
+    for number in range(3):
+        (analyse,) = talk.client(pg.query(f"select {number} /*{'x' * 1_500_000}*/"))
+        talk.allow(talk.handle(talk.reading(analyse)))
+        assert len(readings) == 1
+        talk.record(talk.target(pg.columns("a"), pg.done("SELECT 0"), pg.ready()))
+    (analyse,) = talk.client(pg.query(f"select 4 /*{'x' * 6_000_000}*/"))
+    assert statements(talk.handle(talk.reading(analyse)))
+    assert len(readings) == 0
+
+
 def test_who_says_goodbye_meanwhile_is_served_to_the_end() -> None:
     talk = unread()
     (analyse,) = talk.client(pg.query(LONG), pg.TERMINATE)
