@@ -275,12 +275,14 @@ class Judge:
             skipped = {"classification"} if not said else set()
         else:
             other = self._otherwise(expected, said)
-            if other is None:
+            if other is not None:
+                self.verdict.counts["masked by an earlier classification"] += 1
+                wanted, skipped = other, set()
+            elif self._maskers[0].possible(expected.masked.context, said):
                 self.verdict.counts["otherwise classified"] += 1
                 skipped = {"classification", *_BOXED}
             else:
-                self.verdict.counts["masked by an earlier classification"] += 1
-                wanted, skipped = other, set()
+                skipped = set()
         if expected.closed and expected.masked.event_type in _BOXED_KINDS:
             skipped |= _BOXED
         return tuple(

@@ -23,6 +23,7 @@ from schemas.events import (
     ClassificationChanged,
     Completed,
     CompletedOriginal,
+    Context,
     Decided,
     Erased,
     Event,
@@ -100,6 +101,10 @@ class Masker:
     def __init__(self, applied: Applied) -> None:
         self._applied = applied
         self._targets: OrderedDict[Classification, Target] = OrderedDict()
+
+    def possible(self, context: Context, digest: str) -> bool:
+        """Whether a copy may say that it was masked by that classification (`Applied.possible`)."""
+        return self._applied.possible(context, digest)
 
     def _target(self, classification: Classification) -> Target:
         target = self._targets.get(classification)

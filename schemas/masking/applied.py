@@ -62,12 +62,14 @@ class Applied:
         self._elsewhere = together(configured.values())
         self._known: dict[bytes, TargetClassification] = {}
         self._made: OrderedDict[tuple[str, bytes], Classification] = OrderedDict()
+        self._possible: dict[tuple[str, bytes], frozenset[str]] = {}
 
     def learn(self, key: bytes, value: bytes, archive: Archive) -> None:
         """Take in a gatebook.classifications record. Raises CodecError for what is none."""
         if hashlib.sha256(value).digest() != key:
             raise CodecError("a classification that is not what its key says")
         self._known[key] = archive.decode_classification(value)
+        self._possible.clear()
 
     def of(self, context: Context) -> Classification:
         """Equal ones are one object, while they are remembered. Raises UnknownClassification."""
@@ -79,15 +81,39 @@ class Applied:
                 self._made.popitem(last=False)
         return made
 
+    def possible(self, context: Context, digest: str) -> bool:
+        """Whether a copy could have been masked by a classification of that digest, under whatever
+        configuration a gateway has known: what an event names, together with anything that was
+        ever known of its target. Raises UnknownClassification.
+        """
+        named = context.classification
+        # Of an event that names none, the configuration of that time was all there was.
+        if named == _NONE:
+            return True
+        key = (context.target, named)
+        found = self._possible.get(key)
+        if found is None:
+            mine = self._columns(*key)
+            found = self._possible[key] = frozenset(
+                together((mine, self._columns(context.target, other))).digest
+                for other, known in self._known.items()
+                if known.target == context.target
+            )
+        return digest in found
+
+    def _columns(self, target: str, digest: bytes) -> Classification:
+        known = self._known.get(digest)
+        if known is None or known.target != target:
+            raise UnknownClassification(digest)
+        return Classification(
+            {
+                each.column: ColumnMask(each.classification, of_audit_copy(each.mask))
+                for each in known.columns
+            }
+        )
+
     def _make(self, target: str, digest: bytes) -> Classification:
         configured = self._configured.get(target, self._elsewhere)
         if digest == _NONE:
             return configured
-        known = self._known.get(digest)
-        if known is None or known.target != target:
-            raise UnknownClassification(digest)
-        columns = {
-            each.column: ColumnMask(each.classification, of_audit_copy(each.mask))
-            for each in known.columns
-        }
-        return together((configured, Classification(columns)))
+        return together((configured, self._columns(target, digest)))

@@ -24,9 +24,9 @@ from cli.blind import (
 )
 from processors.mask import Masker
 from schemas import chain
-from schemas.codec import encode_context, encode_masked
+from schemas.codec import Archive, encode_classification, encode_context, encode_masked
 from schemas.events import Masked
-from schemas.masking.applied import Applied
+from schemas.masking.applied import Applied, document
 from schemas.masking.columns import Classification, ColumnMask
 from schemas.sealing import Recipients
 from sinks.rows import COLUMNS
@@ -45,9 +45,15 @@ NAMES = tuple(COLUMNS)
 class Case:
     """A statement's events, and a judge of their copies."""
 
-    def __init__(self, *classified: dict[str, ColumnMask], private: Any = AUDITOR) -> None:
+    def __init__(
+        self,
+        *classified: dict[str, ColumnMask],
+        private: Any = AUDITOR,
+        masker: Masker | None = None,
+        classification: bytes = b"",
+    ) -> None:
         pen = Pen(RECIPIENTS)
-        self.session: Session = pen.session()
+        self.session: Session = pen.session(classification=classification)
         self.statement_id = new_id()
         ssn = column("ssn", source="public.customers.ssn")
         self.values = [
@@ -58,9 +64,14 @@ class Case:
         ]
         self.keys = Keys(private)
         self.keys.add(self.session.wraps)
-        self.maskers = [
-            Masker(Applied({"shop": Classification(columns)})) for columns in classified or (SHOP,)
-        ]
+        self.maskers = (
+            [masker]
+            if masker
+            else [
+                Masker(Applied({"shop": Classification(columns)}))
+                for columns in classified or (SHOP,)
+            ]
+        )
         self.judge = Judge(self.maskers, self.keys, ALL)
 
     def expected(self, judge: Judge | None = None) -> list[Expected]:
@@ -218,6 +229,30 @@ def test_an_earlier_classification_is_taken_when_it_is_given() -> None:
     rows[2][NAMES.index("response_rows")] = f'[{{"ssn":"{SSN}"}}]'
     history(both, rows)
     assert both.found()[0].endswith("response_rows")
+
+
+def test_a_row_that_names_a_classification_that_never_was_is_altered() -> None:
+    applied = Applied({"shop": Classification(SHOP)})
+    earlier, named = (
+        encode_classification(document("shop", {column: ("pii", "full")}))
+        for column in ("public.customers.email", "public.customers.ssn")
+    )
+    for key, value in (earlier, named):
+        applied.learn(key, value, Archive())
+    case = Case(masker=Masker(applied), classification=named[0])
+    rows = honest_rows(case)
+    at = NAMES.index("classification")
+    both = {**SHOP, "public.customers.email": ColumnMask("pii", "full")}
+    rows[2][at] = Classification(both).digest
+    history(case, rows)
+    assert (case.found(), case.judge.verdict.exit_code) == ([], UNDECIDED)
+    rows[2][at] = "ab" * 32
+    rows[2][NAMES.index("response_rows")] = f'[{{"ssn":"{SSN}"}}]'
+    history(case, rows)
+    (line,) = case.found()
+    assert line.endswith("response_rows, classification")
+    assert SSN not in line
+    assert case.judge.verdict.exit_code == FOUND
 
 
 def test_what_was_erased_is_said_and_what_does_not_open_is_not_called_erased() -> None:

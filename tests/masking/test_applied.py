@@ -87,3 +87,27 @@ def test_the_more_severe_mask_counts_whoever_says_so() -> None:
     severe = Classification({"a.b.c": ColumnMask("pci", "partial")})
     for both in ((mild, severe), (severe, mild)):
         assert together(both).by_source == {"a.b.c": ColumnMask("pci", "partial")}
+
+
+def test_a_copy_can_only_have_been_masked_by_what_gateways_knew() -> None:
+    applied = Applied({"shop": CONFIGURED})
+    earlier = learned(applied, "shop", ssn=("pii", "full"))
+    named = learned(applied, "shop", mail=("pii", "email"))
+    elsewhere = learned(applied, "mart", born=("phi", "year"))
+    ssn = {"public.people.ssn": ColumnMask("pii", "full")}
+    mail = {"public.people.mail": ColumnMask("pii", "email")}
+    of = context("shop", named)
+    assert applied.possible(of, Classification(mail).digest)
+    assert applied.possible(of, Classification({**ssn, **mail}).digest)
+    # What the event's own gateway knew is never left out, and what another target has is not taken.
+    for columns in ({}, ssn, {**mail, "public.people.born": ColumnMask("phi", "full")}):
+        assert not applied.possible(of, Classification(columns).digest)
+    assert not applied.possible(of, "no digest")
+    assert applied.possible(context("shop"), "the configuration alone, whatever it was")
+    for unknown in (b"x" * 32, elsewhere):
+        with pytest.raises(UnknownClassification):
+            applied.possible(context("shop", unknown), "")
+    later = learned(applied, "shop", born=("phi", "year"))
+    assert earlier != later
+    born = {"public.people.born": ColumnMask("phi", "full")}
+    assert applied.possible(of, Classification({**mail, **born}).digest)
