@@ -26,6 +26,7 @@ from tests.conformance.suites import (
     Suite,
     libpq,
     prepare,
+    printed,
 )
 
 _KINDS = {"pass": PASSED, "fail": FAILED, "skip": SKIPPED}
@@ -86,24 +87,17 @@ class GoSuite:
         """See Suite.run. Of a subtest its whole test is run."""
         folder = self.module.folder()
         prepare(server, server.database, *self.prepare)
-        done = subprocess.run(
+        return printed(
+            self.name,
             [
                 *("go", "test", "-json", "-vet=off", "-count=1", "-p=1"),
                 *(f"-timeout={SUITE_TIMEOUT_S // 2}s", f"-skip={pattern(self.excluded)}"),
                 *chosen(only),
             ],
-            cwd=folder,
-            env=sources.environment(**libpq(server), **self.variables(server)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=SUITE_TIMEOUT_S,
-            check=False,
+            folder,
+            {**libpq(server), **self.variables(server)},
+            lambda lines: collected(lines, self.module.path),
         )
-        printed = done.stdout.decode(errors="replace")
-        found = collected(printed, self.module.path)
-        if not found:
-            raise Unavailable(f"{self.name} ran no test:\n{printed.strip()[-2000:]}")
-        return found
 
 
 def pattern(tests: Iterable[str]) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +18,13 @@ from pathlib import Path
 
 from infra.devstack.conninfo import Conninfo
 from tests.conformance import sources
-from tests.conformance.sources import Unavailable
 from tests.conformance.suites import (
     PASSED,
-    SUITE_TIMEOUT_S,
     Outcome,
     Outcomes,
     Suite,
     libpq,
+    logged,
 )
 
 FILES = Path(__file__).with_name("node")
@@ -58,26 +56,17 @@ class Mocha:
             if only is not None:
                 names = "|".join(re.escape(test).replace("/", r"\/") for test in sorted(only))
                 chosen += ["--grep", f"^({names})"]
-            log = work / "outcomes.jsonl"
-            log.touch()
-            done = subprocess.run(
+            return logged(
+                self.name,
                 [
                     *("node", work / "node_modules" / "mocha" / "bin" / "mocha.js", "--exit"),
                     *("--timeout", str(_TEST_TIMEOUT_MS), "--reporter", work / "reporter.js"),
                     *chosen,
                 ],
-                cwd=work,
-                env=sources.environment(**libpq(server), CONFORMANCE_OUTCOMES=str(log)),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=SUITE_TIMEOUT_S,
-                check=False,
+                work,
+                libpq(server),
+                told,
             )
-            found = told(log.read_text())
-        if not found:
-            tail = done.stdout.decode(errors="replace").strip()[-2000:]
-            raise Unavailable(f"{self.name} ran no test:\n{tail}")
-        return found
 
     def _published(self, work: Path) -> str:
         """A folder with the package's own tests beside what they call `../`, its newest version."""

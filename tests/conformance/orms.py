@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from urllib.parse import quote
 
 from infra.devstack.conninfo import Conninfo
 from tests.conformance import postgresql, sources
-from tests.conformance.sources import Sdist, Unavailable
+from tests.conformance.sources import Sdist
 from tests.conformance.suites import (
-    SUITE_TIMEOUT_S,
     Outcomes,
     PytestSuite,
     Suite,
     collected,
     libpq,
+    logged,
     prepare,
 )
 
@@ -89,29 +88,16 @@ class Django:
         with tempfile.TemporaryDirectory(prefix="conformance-") as name:
             work = Path(name)
             shutil.copytree(folder / "tests", work / "tests")
-            log = work / "outcomes.jsonl"
-            log.touch()
-            done = subprocess.run(
+            return logged(
+                self.name,
                 [
                     *(python, "runtests.py", "--settings=django_settings", "--parallel=1"),
                     *("--noinput", *labels),
                 ],
-                cwd=work / "tests",
-                env=sources.environment(
-                    **libpq(server),
-                    PYTHONPATH=str(Path(__file__).parent),
-                    CONFORMANCE_OUTCOMES=str(log),
-                ),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=SUITE_TIMEOUT_S,
-                check=False,
+                work / "tests",
+                {**libpq(server), "PYTHONPATH": str(Path(__file__).parent)},
+                collected,
             )
-            found = collected(log.read_text())
-        if not found:
-            tail = done.stdout.decode(errors="replace").strip()[-2000:]
-            raise Unavailable(f"{self.name} ran no test:\n{tail}")
-        return found
 
 
 def _label(test: str) -> str:

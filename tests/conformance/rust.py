@@ -18,12 +18,12 @@ from tests.conformance.suites import (
     FAILED,
     PASSED,
     SKIPPED,
-    SUITE_TIMEOUT_S,
     Outcome,
     Outcomes,
     Suite,
     libpq,
     prepare,
+    printed,
 )
 
 _KINDS = {"ok": PASSED, "FAILED": FAILED, "ignored": SKIPPED}
@@ -136,38 +136,31 @@ class RustSuite:
         """See Suite.run."""
         program = self.crate.program()
         prepare(server, server.database, *self.prepare)
-        done = subprocess.run(
+        return printed(
+            self.name,
             [
                 *(program, "--test-threads=2", "--exact"),
                 *(word for test in self.excluded for word in ("--skip", test)),
                 *sorted(only or ()),
             ],
-            cwd=program.parent,
-            env=sources.environment(**self.variables(server)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=SUITE_TIMEOUT_S,
-            check=False,
+            program.parent,
+            self.variables(server),
+            collected,
         )
-        printed = done.stdout.decode(errors="replace")
-        found = collected(printed)
-        if not found:
-            raise Unavailable(f"{self.name} ran no test:\n{printed.strip()[-2000:]}")
-        return found
 
 
-def collected(printed: str) -> dict[str, Outcome]:
+def collected(output: str) -> dict[str, Outcome]:
     """How each test ended, from what a program of Rust's test harness prints."""
     texts = {
         match[1]: match[2]
         for match in re.finditer(
-            r"^---- (\S+) stdout ----\n(.*?)(?=^---- |^failures:|\Z)", printed, re.M | re.S
+            r"^---- (\S+) stdout ----\n(.*?)(?=^---- |^failures:|\Z)", output, re.M | re.S
         )
     }
     return {
         match[1]: Outcome(_KINDS[match[2]], texts.get(match[1], "").strip()[-4000:])
         for match in re.finditer(
-            r"^test (\S+)(?: - should panic)? \.\.\. (ok|FAILED|ignored)\b", printed, re.M
+            r"^test (\S+)(?: - should panic)? \.\.\. (ok|FAILED|ignored)\b", output, re.M
         )
     }
 

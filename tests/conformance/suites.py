@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -85,10 +85,10 @@ class PytestSuite:
                     shutil.copytree(folder / extra, work / extra)
                 elif (folder / extra).exists():
                     shutil.copy(folder / extra, work / extra)
-            log, listed = work / "outcomes.jsonl", work / "only.txt"
-            log.touch()
+            listed = work / "only.txt"
             listed.write_text("".join(f"{test}\n" for test in self.chosen(only)))
-            done = subprocess.run(
+            return logged(
+                self.name,
                 [
                     *(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "outcomes"),
                     *("--rootdir", work, "--tb=short", f"--timeout={_TIMEOUT_S}"),
@@ -96,22 +96,10 @@ class PytestSuite:
                     *(word for test in self.excluded for word in ("--deselect", test)),
                     f"@{listed}",
                 ],
-                cwd=work,
-                env=sources.environment(
-                    **libpq(server),
-                    PYTHONPATH=str(Path(__file__).parent),
-                    CONFORMANCE_OUTCOMES=str(log),
-                ),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=SUITE_TIMEOUT_S,
-                check=False,
+                work,
+                {**libpq(server), "PYTHONPATH": str(Path(__file__).parent)},
+                collected,
             )
-            found = collected(log.read_text())
-        if not found:
-            tail = done.stdout.decode(errors="replace").strip()[-2000:]
-            raise Unavailable(f"{self.name} ran no test:\n{tail}")
-        return found
 
     def chosen(self, only: frozenset[str] | None) -> list[str]:
         """What pytest is asked for."""
@@ -120,6 +108,54 @@ class PytestSuite:
     def arguments(self, server: Conninfo) -> tuple[str, ...]:
         """More words for pytest."""
         return ()
+
+
+def printed(
+    name: str,
+    command: Sequence[str | Path],
+    folder: Path,
+    variables: Mapping[str, str],
+    collect: Callable[[str], Outcomes],
+) -> Outcomes:
+    """Outcomes that a suite's program prints, run in `folder`. Raises Unavailable."""
+    text = _ran(command, folder, variables)
+    return _some(name, collect(text), text)
+
+
+def logged(
+    name: str,
+    command: Sequence[str | Path],
+    folder: Path,
+    variables: Mapping[str, str],
+    collect: Callable[[str], Outcomes],
+) -> Outcomes:
+    """Outcomes that a suite's program writes to the file it is told, run in `folder`.
+
+    Raises Unavailable.
+    """
+    log = folder / "outcomes.jsonl"
+    log.touch()
+    text = _ran(command, folder, {**variables, "CONFORMANCE_OUTCOMES": str(log)})
+    return _some(name, collect(log.read_text()), text)
+
+
+def _ran(command: Sequence[str | Path], folder: Path, variables: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=sources.environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=SUITE_TIMEOUT_S,
+        check=False,
+    )
+    return done.stdout.decode(errors="replace")
+
+
+def _some(name: str, found: Outcomes, text: str) -> Outcomes:
+    if not found:
+        raise Unavailable(f"{name} ran no test:\n{text.strip()[-2000:]}")
+    return found
 
 
 def libpq(server: Conninfo) -> dict[str, str]:
@@ -189,7 +225,7 @@ class Regress:
             (output / "results").mkdir()
             (output / "results").chmod(0o777)
             chosen = list(self.tests) or [f"--schedule={inputs / self.schedule}"]
-            done = subprocess.run(
+            text = _ran(
                 [
                     built / "regress" / "pg_regress",
                     *(f"--inputdir={inputs}", f"--outputdir={output}", f"--dlpath={inputs}"),
@@ -197,27 +233,20 @@ class Regress:
                     *(f"--port={server.port}", f"--user={server.user}"),
                     *("--max-connections=8", *chosen),
                 ],
-                cwd=output,
-                env=sources.environment(
-                    PGPASSWORD=server.password,
-                    LD_LIBRARY_PATH=str(built / "install" / "lib"),
-                    PGCONNECT_TIMEOUT="30",
-                ),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=SUITE_TIMEOUT_S,
-                check=False,
+                output,
+                {
+                    "PGPASSWORD": server.password,
+                    "LD_LIBRARY_PATH": str(built / "install" / "lib"),
+                    "PGCONNECT_TIMEOUT": "30",
+                },
             )
-            printed = done.stdout.decode(errors="replace")
             diffs = output / "regression.diffs"
             found = _regressed(
-                printed,
+                text,
                 output / "results",
                 _by_test(diffs.read_text(errors="replace") if diffs.exists() else ""),
             )
-        if not found:
-            raise Unavailable(f"{self.name} ran no test:\n{printed.strip()[-2000:]}")
-        return found
+        return _some(self.name, found, text)
 
 
 def _by_test(diffs: str) -> dict[str, str]:
