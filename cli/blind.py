@@ -10,11 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+from uuid import UUID
 
 import msgspec
 import orjson
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from cli import problems, quorums
+from cli.quorums import ShareFile
 from processors.mask import Masker, audit_copy
 from schemas import codec
 from schemas.chain import Envelope
@@ -59,14 +62,20 @@ class Erased(Exception):
 
 
 class NotOpenable(Exception):
-    """No wrap of the data key opens with this private key."""
+    """No wrap of the data key opens with this private key, or too few have shared it; says why."""
 
 
 class Keys:
-    """Data keys, as far as one private key opens them."""
+    """Data keys, as far as one private key opens them, with what others gave its owner."""
 
-    def __init__(self, private: X25519PrivateKey, erased: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self,
+        private: X25519PrivateKey,
+        erased: Iterable[bytes] = (),
+        given: Sequence[ShareFile] = (),
+    ) -> None:
         self._private = private
+        self._given = given
         self._erased = frozenset(erased)
         self._wraps: dict[bytes, KeyWraps] = {}
         self._opened: dict[bytes, Opener] = {}
@@ -81,7 +90,7 @@ class Keys:
         self._wraps.pop(key_id, None)
 
     def opener(self, key_id: bytes) -> Opener:
-        """Raises Erased, NotOpenable."""
+        """Raises Erased, NotOpenable; Problem for a share that is false, or too few of them."""
         opener = self._opened.get(key_id)
         if opener is None:
             if len(self._opened) >= _OPENED:
@@ -91,14 +100,33 @@ class Keys:
 
     def _open(self, key_id: bytes) -> Opener:
         wraps = self._wraps.get(key_id)
-        if wraps is None or not wraps.wraps:
-            raise Erased if key_id in self._erased else NotOpenable
+        if wraps is None or not (wraps.wraps or wraps.quorums):
+            if key_id in self._erased:
+                raise Erased("its key was destroyed")
+            raise NotOpenable("it was erased, or its key is not there yet")
         # Whose key it is was found out with the first one.
         opened = unwrap_any(wraps, self._private, self._mine)
         if opened is None:
-            raise NotOpenable
+            return self._together(wraps)
         self._mine, key = opened
         return Opener(key)
+
+    def _together(self, wraps: KeyWraps) -> Opener:
+        key_id = UUID(bytes=wraps.key_id)
+        given = [file for file in self._given if key_id in {part.key for part in file.parts}]
+        # Who was given shares for one event was not given them for others of its session.
+        events = frozenset(given[0].events if given else ()).intersection(
+            *(file.events for file in given)
+        )
+        try:
+            key = quorums.data_key(wraps, self._private, events, given)
+        except problems.Problem as problem:
+            if given:
+                raise
+            raise NotOpenable(str(problem)) from None
+        if key is None:
+            raise NotOpenable("it was not wrapped to this key")
+        return Opener(key, frozenset(event.bytes for event in events))
 
 
 @dataclass(frozen=True, slots=True)

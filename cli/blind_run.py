@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiokafka.errors import KafkaError
 
-from cli import clickhouse
+from cli import clickhouse, vault
 from cli.blind import Expected, Finding, HistoryRows, Judge, Keys, MaskedCopies, uuid
 from cli.blind_tables import Tables
 from cli.blind_topics import Topic
@@ -269,7 +269,7 @@ class Run:
                 await (await self._compacted(stack, keys=False))()
         except (KafkaError, OSError):
             print("without Kafka: by the classifications of the settings alone", file=sys.stderr)
-        for wraps in self._tables.wraps():
+        for wraps in vault.wraps(self._tables.document):
             self._keys.add(wraps)
         streams: set[str] = set()
         for since, last in self._tables.stretches():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -12,7 +12,6 @@ from uuid import UUID
 from cli import clickhouse
 from cli.blind import Row, Scope
 from schemas.chain import Envelope
-from schemas.events import KeyWraps, Wrap
 from sinks.rows import COLUMNS
 
 _IDS_AT_ONCE: Final = 1000
@@ -161,20 +160,3 @@ class Tables:
                 bytes.fromhex(claimed), b64decode(payload),
             )  # fmt: skip
             yield event_id, envelope if envelope.intact else None
-
-    def wraps(self, key_ids: Iterable[bytes] | None = None) -> Iterator[KeyWraps]:
-        """The vault's wrapped keys."""
-        # Shares of quorums open nothing by themselves.
-        where = "WHERE quorum = ''"
-        if key_ids is not None:
-            where += f" AND key_id IN ({','.join(repr(str(UUID(bytes=k))) for k in key_ids)})"
-        for key_id, recipients, ciphertexts in clickhouse.lines(
-            self.document,
-            "SELECT hex(key_id), groupArray(recipient), groupArray(base64Encode(ciphertext))"
-            f" FROM vault_wraps FINAL {where} GROUP BY key_id",
-            vault=True,
-        ):
-            pairs = zip(recipients, ciphertexts, strict=True)
-            yield KeyWraps(
-                bytes.fromhex(key_id), [Wrap(name, b64decode(sealed)) for name, sealed in pairs]
-            )

@@ -15,7 +15,15 @@ from uuid import UUID
 
 import typer
 
-from cli.originals import KeyOption, ReasonOption, UserOption, private_of, uuid
+from cli.originals import (
+    KeyOption,
+    ReasonOption,
+    ShareOption,
+    UserOption,
+    private_of,
+    shares_of,
+    uuid,
+)
 from cli.problems import Problem
 from cli.running import StateDirOption, running
 
@@ -43,6 +51,7 @@ def disclose(  # noqa: PLR0917 (a command line's options are its parameters)
     ],
     reason: ReasonOption,
     key: KeyOption,
+    share: ShareOption = None,
     state_dir: StateDirOption = None,
     user: UserOption = None,
 ) -> None:
@@ -50,7 +59,7 @@ def disclose(  # noqa: PLR0917 (a command line's options are its parameters)
 
     Recorded as an unsealing before anything is shown. Everything else of the original stays sealed.
     """
-    from cli import desk
+    from cli import desk, vault
     from cli.blind import Erased, Keys, NotOpenable, Scope
     from cli.blind_tables import Tables
     from schemas.codec import Archive, CodecError
@@ -62,18 +71,18 @@ def disclose(  # noqa: PLR0917 (a command line's options are its parameters)
     envelope = tables.original(wanted.bytes)
     if envelope is None:
         raise Problem(f"the vault holds no original of {wanted}, or its hash does not match")
-    keys = Keys(private_of(key))
+    keys = Keys(private_of(key), given=shares_of(share))
     try:
         made, _ = Archive().decode(envelope.schema_sha256, envelope.payload)
-        for wraps in tables.wraps([made.context.key_id]):
+        for wraps in vault.wraps(document, [made.context.key_id]):
             keys.add(wraps)
         opener = keys.opener(made.context.key_id)
         box: bytes = getattr(made, "box", b"")
         proof = opener.prove(made.context.session_id, made.event_id, box, field.encode())
     except (CodecError, SealingError) as error:
         raise Problem(f"event {wanted}: {error}") from None
-    except (Erased, NotOpenable):
-        raise Problem(f"event {wanted} was erased, or is not for this key") from None
+    except (Erased, NotOpenable) as error:
+        raise Problem(f"event {wanted} does not open: {error}") from None
     recorded = desk.record(
         state,
         document,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -27,7 +27,7 @@ class Sealed:
     def __init__(
         self,
         rows: list[dict[str, Any]],
-        wraps: list[dict[str, Any]],
+        wraps: Iterable[events.KeyWraps],
         private: X25519PrivateKey,
         given: Sequence[quorums.ShareFile] = (),
     ) -> None:
@@ -35,19 +35,12 @@ class Sealed:
         self._rows = rows
         self._archive = Archive()
         self._openers: dict[str, Opener] = {}
-        shared = quorums.of_rows(wraps)
+        known = {str(UUID(bytes=each.key_id)): each for each in wraps}
         for key in {row["key"] for row in rows}:
             ids = [UUID(row["id"]) for row in rows if row["key"] == key]
-            mine = [
-                events.Wrap(wrap["recipient"], b64decode(wrap["ciphertext"]))
-                for wrap in wraps
-                if wrap["key"] == key and not wrap["quorum"]
-            ]
-            boards = shared.get(key, {})
-            if not mine and not boards:
+            if key not in known:
                 raise Problem(f"key {key} was erased: nobody can open this any more")
-            made = events.KeyWraps(UUID(key).bytes, mine, list(boards.values()))
-            self._openers[key] = _opener(made, private, ids, given)
+            self._openers[key] = _opener(known[key], private, ids, given)
         unaltered(rows)
 
     def shown(self) -> list[dict[str, Any]]:
@@ -82,13 +75,12 @@ def _opener(
     opened = unwrap_any(wraps, private)
     if opened is not None:
         return Opener(opened[1])
-    boards = {board.name: board for board in wraps.quorums}
-    shared = quorums.data_key(str(UUID(bytes=wraps.key_id)), boards, private, ids, given)
+    shared = quorums.data_key(wraps, private, ids, given)
     if shared is not None:
         return Opener(shared)
     names = [wrap.recipient for wrap in wraps.wraps]
     names += [
-        f"{member.recipient} in {name}" for name, of in boards.items() for member in of.members
+        f"{member.recipient} in {board.name}" for board in wraps.quorums for member in board.members
     ]
     raise Problem(f"this key opens none of the wraps; they are for: {', '.join(names)}")
 

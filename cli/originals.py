@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         X25519PublicKey,
     )
 
+    from cli.quorums import ShareFile
+    from schemas.events import KeyWraps
+
 T = TypeVar("T")
 
 _COLUMNS = (
@@ -28,17 +31,15 @@ _COLUMNS = (
     " hex(schema_sha256) AS digest, base64Encode(payload) AS payload"
 )
 
-_WRAPS = (
-    "toString(key_id) AS key, recipient, quorum, threshold, position, version,"
-    " base64Encode(public_key) AS public_key, base64Encode(commitment) AS commitment,"
-    " base64Encode(ciphertext) AS ciphertext"
-)
-
 _AT_ONCE = 5000
 """Keys of one erasure at most."""
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 KeyOption = Annotated[Path, typer.Option("--key", help="Your private key (X25519, PEM).")]
+ShareOption = Annotated[
+    list[Path] | None,
+    typer.Option("--share", help="What another member of your quorum gave you; repeatable."),
+]
 UserOption = Annotated[
     str | None, typer.Option("--user", "-u", help="Who asks, when several are signed in.")
 ]
@@ -65,10 +66,7 @@ def unseal(  # noqa: PLR0917 (a command line's options are its parameters)
     identifier: Annotated[str, typer.Argument(metavar="ID", help="Of an event or a statement.")],
     reason: ReasonOption,
     key: KeyOption,
-    share: Annotated[
-        list[Path] | None,
-        typer.Option("--share", help="What another member of your quorum gave you; repeatable."),
-    ] = None,
+    share: ShareOption = None,
     state_dir: StateDirOption = None,
     user: UserOption = None,
 ) -> None:
@@ -76,12 +74,12 @@ def unseal(  # noqa: PLR0917 (a command line's options are its parameters)
 
     Your key stays on this machine: sealed originals come here and are opened here.
     """
-    from cli import desk, opening, quorums
+    from cli import desk, opening
 
     state, document = running(state_dir)
     wanted = uuid(identifier)
     private = private_of(key)
-    given = [quorums.ShareFile.read(path) for path in share or []]
+    given = shares_of(share)
     rows, wraps = _sealed(document, wanted)
     sealed = opening.Sealed(rows, wraps, private, given)
     recorded = desk.record(
@@ -122,7 +120,7 @@ def share(  # noqa: PLR0917 (a command line's options are its parameters)
     rows, wraps = _sealed(document, wanted)
     opening.unaltered(rows)
     ids = [UUID(row["id"]) for row in rows]
-    made = quorums.shares(quorums.of_rows(wraps), private, public, ids)
+    made = quorums.shares(wraps, private, public, ids)
     path = out or Path(f"{made.giver}.share")
     if path.exists():
         raise Problem(f"{path} is there already")
@@ -145,11 +143,9 @@ def share(  # noqa: PLR0917 (a command line's options are its parameters)
     print(f"{path}: the share of {made.giver} in {made.quorum}, for {made.receiver} alone")
 
 
-def _sealed(
-    document: dict[str, Any], wanted: UUID
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _sealed(document: dict[str, Any], wanted: UUID) -> tuple[list[dict[str, Any]], list[KeyWraps]]:
     """Rows of the vault: sealed events, and the wraps of their keys. Raises Problem."""
-    from cli import clickhouse
+    from cli import clickhouse, vault
 
     rows = _rows(
         clickhouse.query(
@@ -162,14 +158,7 @@ def _sealed(
     )
     if not rows:
         raise Problem(f"the vault holds no original of {wanted}")
-    keys = sorted({row["key"] for row in rows})
-    wraps = clickhouse.query(
-        document,
-        f"SELECT {_WRAPS} FROM vault_wraps FINAL WHERE key_id IN ({_quoted(keys)})",
-        "JSONEachRow",
-        vault=True,
-    )
-    return rows, _rows(wraps)
+    return rows, list(vault.wraps(document, {UUID(row["key"]).bytes for row in rows}))
 
 
 def erase(  # noqa: PLR0917 (a command line's options are its parameters)
@@ -257,6 +246,13 @@ def _quoted(ids: list[str]) -> str:
 
 def _rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line]
+
+
+def shares_of(paths: list[Path] | None) -> list[ShareFile]:
+    """What others gave. Raises Problem."""
+    from cli.quorums import ShareFile
+
+    return [ShareFile.read(path) for path in paths or []]
 
 
 def private_of(path: Path) -> X25519PrivateKey:

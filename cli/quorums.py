@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import msgspec
 
 from cli.problems import Problem
 from schemas import quorum
-from schemas.events import MemberWrap, QuorumWraps
+from schemas.events import KeyWraps, QuorumWraps
 from schemas.quorum import QuorumError, Share
 
 if TYPE_CHECKING:
@@ -68,41 +67,8 @@ class ShareFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise Problem(f"cannot write {path}: {error.strerror}") from None
 
 
-def of_rows(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, QuorumWraps]]:
-    """key id -> quorum -> wraps, of rows of vault_wraps. Raises Problem."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["quorum"]:
-            found.setdefault((row["key"], row["quorum"]), []).append(row)
-    made: dict[str, dict[str, QuorumWraps]] = {}
-    for (key, name), versions in found.items():
-        # A key that was wrapped again was shared out anew: shares of two times do not fit.
-        newest = max(int(row["version"]) for row in versions)
-        members = sorted(
-            (row for row in versions if int(row["version"]) == newest),
-            key=lambda row: int(row["position"]),
-        )
-        if [int(row["position"]) for row in members] != list(range(1, len(members) + 1)):
-            raise Problem(f"key {key}: shares of {name} are missing from the vault")
-        made.setdefault(key, {})[name] = QuorumWraps(
-            name,
-            int(members[0]["threshold"]),
-            [
-                MemberWrap(
-                    row["recipient"],
-                    b64decode(row["public_key"]),
-                    b64decode(row["commitment"]),
-                    b64decode(row["ciphertext"]),
-                )
-                for row in members
-            ],
-        )
-    return made
-
-
 def data_key(
-    key: str,
-    quorums: Mapping[str, QuorumWraps],
+    of: KeyWraps,
     private: X25519PrivateKey,
     events: Iterable[UUID],
     given: Iterable[ShareFile],
@@ -112,16 +78,16 @@ def data_key(
     Raises Problem: too few shares, or one that is false or for something else.
     """
     short = ""
+    key = UUID(bytes=of.key_id)
     try:
-        for wraps in quorums.values():
-            key_id = UUID(key).bytes
-            mine = quorum.own(key_id, wraps, private)
+        for wraps in of.quorums:
+            mine = quorum.own(of.key_id, wraps, private)
             if mine is None:
                 continue
             shares = {mine.position: mine}
             for file in given:
                 if file.quorum == wraps.name:
-                    share = _taken(file, UUID(key), wraps, private, events)
+                    share = _taken(file, key, wraps, private, events)
                     # By position: a second share of the same person, or of oneself, adds none.
                     shares.setdefault(share.position, share)
             if len(shares) >= wraps.threshold:
@@ -132,7 +98,7 @@ def data_key(
     if short:
         raise Problem(
             f"{short}. A member gives his share with"
-            " `gatebook share ID --key HIS.pem --for YOURS.pub.pem`; then: unseal --share FILE"
+            " `gatebook share ID --key HIS.pem --for YOURS.pub.pem`; then: --share FILE"
         )
     return None
 
@@ -159,7 +125,7 @@ def _taken(
 
 
 def shares(
-    quorums: Mapping[str, Mapping[str, QuorumWraps]],
+    keys: Iterable[KeyWraps],
     private: X25519PrivateKey,
     receiver: X25519PublicKey,
     events: list[UUID],
@@ -168,17 +134,18 @@ def shares(
     files: dict[str, list[_Part]] = {}
     people: dict[str, tuple[str, str]] = {}
     try:
-        for key, of_key in quorums.items():
-            for name, wraps in of_key.items():
-                mine = quorum.own(UUID(key).bytes, wraps, private)
+        for key in keys:
+            for wraps in key.quorums:
+                mine = quorum.own(key.key_id, wraps, private)
                 to = quorum.position(wraps, receiver)
                 if mine is None or to is None:
                     continue
                 ids = [event.bytes for event in events]
-                ciphertext = quorum.give(UUID(key).bytes, wraps, mine, to, ids)
-                files.setdefault(name, []).append(_Part(UUID(key), ciphertext))
+                ciphertext = quorum.give(key.key_id, wraps, mine, to, ids)
+                part = _Part(UUID(bytes=key.key_id), ciphertext)
+                files.setdefault(wraps.name, []).append(part)
                 pair = wraps.members[mine.position - 1], wraps.members[to - 1]
-                people[name] = pair[0].recipient, pair[1].recipient
+                people[wraps.name] = pair[0].recipient, pair[1].recipient
     except QuorumError as error:
         raise Problem(str(error)) from None
     if not files:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.originals import ShareOption
 from cli.problems import Problem
 from cli.running import StateDirOption, running
 
@@ -43,6 +44,7 @@ def verify(  # noqa: PLR0917 (a command line's options are its parameters)
     key: Annotated[
         Path | None, typer.Option("--key", help="Your private key (X25519, PEM).")
     ] = None,
+    share: ShareOption = None,
     since: Annotated[
         str | None, typer.Option(help="ISO time, or how long ago: 90m, 24h, 7d.")
     ] = None,
@@ -101,7 +103,7 @@ def verify(  # noqa: PLR0917 (a command line's options are its parameters)
         raise Problem("name the settings with the targets: --config FILE", 2)
     scope = _scope(since, until, session, statement)
     tables = Tables(document, scope)
-    keys = Keys(originals.private_of(key), tables.erased())
+    keys = Keys(originals.private_of(key), tables.erased(), originals.shares_of(share))
     applied = [blind_run.applied(each) for each in settings]
     judge = Judge([Masker(each) for each in applied], keys, scope)
     run = blind_run.Run(

@@ -219,15 +219,18 @@ def root_of(box: bytes) -> bytes:
 
 
 class Opener:
-    """Opens boxes of one data key."""
+    """Opens boxes of one data key; of these events alone, where its key was shared for them."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, only: frozenset[bytes] | None = None) -> None:
+        self._only = only
         self._aead = AESGCM(key)
         self._salt_key = commitments.salt_key(key)
 
     def open(self, session_id: bytes, event_id: bytes, box: bytes) -> bytes:
         """The plaintext. Raises SealingError for any alteration, or another event's box, and
         where a root is not that of what is in the box."""
+        if self._only is not None and event_id not in self._only:
+            raise SealingError("the shares of its key are for other events")
         nonce_at = 2 if box[:1] == bytes((_WITHOUT_ROOT,)) else _NONCE_AT
         begin = nonce_at + _NONCE_BYTES
         if (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from msgspec.structs import replace
 
 from cli.blind import (
     FOUND,
@@ -22,12 +24,15 @@ from cli.blind import (
     Scope,
     uuid,
 )
+from cli.problems import Problem
+from cli.quorums import shares
 from processors.mask import Masker
 from schemas import chain
 from schemas.codec import Archive, encode_classification, encode_context, encode_masked
 from schemas.events import Masked
 from schemas.masking.applied import Applied, document
 from schemas.masking.columns import Classification, ColumnMask
+from schemas.quorum import Quorum
 from schemas.sealing import Recipients
 from sinks.rows import COLUMNS
 from tests.processors.recording import Pen, Session, column, data_row, new_id
@@ -51,8 +56,9 @@ class Case:
         private: Any = AUDITOR,
         masker: Masker | None = None,
         classification: bytes = b"",
+        recipients: Recipients = RECIPIENTS,
     ) -> None:
-        pen = Pen(RECIPIENTS)
+        pen = Pen(recipients)
         self.session: Session = pen.session(classification=classification)
         self.statement_id = new_id()
         ssn = column("ssn", source="public.customers.ssn")
@@ -229,6 +235,35 @@ def test_an_earlier_classification_is_taken_when_it_is_given() -> None:
     rows[2][NAMES.index("response_rows")] = f'[{{"ssn":"{SSN}"}}]'
     history(both, rows)
     assert both.found()[0].endswith("response_rows")
+
+
+def test_a_member_of_a_quorum_judges_what_others_gave_him_shares_for_and_no_more() -> None:
+    dave = X25519PrivateKey.generate()
+    board = Quorum("board", 2, (("carol", AUDITOR.public_key()), ("dave", dave.public_key())))
+    case = Case(recipients=Recipients((), (board,)))
+    rows = honest_rows(case)
+    assert case.another().verdict.counts["not openable"] == 0
+    history(case, rows)
+    assert case.judge.verdict.counts["not openable"] == 2
+    assert case.judge.verdict.exit_code == UNDECIDED
+    requested, _, responded, _ = case.expected(case.another())
+    for given, closed in (([requested, responded], 0), ([responded], 1)):
+        ids = [UUID(bytes=each.event_id) for each in given]
+        share = shares([case.session.wraps], dave, AUDITOR.public_key(), ids)
+        case.keys = Keys(AUDITOR, given=[share])
+        case.keys.add(case.session.wraps)
+        judge = case.judge = case.another()
+        rows = honest_rows(case)
+        history(case, rows)
+        assert (judge.verdict.counts["not openable"], case.found()) == (closed, [])
+        rows[2][NAMES.index("response_rows")] = f'[{{"ssn":"{SSN}"}}]'
+        history(case, rows)
+        assert case.found()[0].endswith("response_rows")
+    # Whoever is given to understand something else than he was given is told so.
+    case.keys = Keys(AUDITOR, given=[replace(share, giver="carol")])
+    case.keys.add(case.session.wraps)
+    with pytest.raises(Problem, match="does not open"):
+        honest_rows(case)
 
 
 def test_a_row_that_names_a_classification_that_never_was_is_altered() -> None:

@@ -130,6 +130,33 @@ def test_two_open_what_one_cannot_and_both_are_in_the_book(
     assert stack.rows("select * from chain_gaps where missing > 0 or duplicates > 0") == []
 
 
+def test_with_a_share_a_member_verifies_and_discloses(
+    stack: Stack, keys: Path, statement: str, tmp_path: Path
+) -> None:
+    share = tmp_path / "dave.share"
+    assert give(stack, keys, statement, share).returncode == 0
+    key, with_share = ("--key", str(keys / "carol.pem")), ("--share", str(share))
+    masks = ("verify", "--masks", "--json", "--statement", statement, *key)
+    for source in ("kafka", "vault"):
+        alone = json.loads(stack.gatebook(*masks, "--source", source, check=False).stdout)
+        assert (alone["exit_code"], alone["found"]) == (4, [])
+        assert alone["counts"]["not openable"] >= 2
+        said = json.loads(stack.gatebook(*masks, "--source", source, *with_share).stdout)
+        assert (said["exit_code"], said["found"]) == (0, [])
+        assert said["counts"].get("not openable", 0) == 0
+    (row,) = stack.rows(
+        f"select event_id from audit_events where statement_id = '{statement}'"
+        " and event_type = 'Responded'"
+    )
+    disclose = ("disclose", row["event_id"], "--field", "rows/0/1", "--reason", REASON)
+    disclose = (*disclose, "--user", "carol", *key)
+    refused(stack.gatebook(*disclose, check=False), "carol will do with 1 more of bob, dave")
+    proof = tmp_path / "proof.json"
+    proof.write_text(stack.gatebook(*disclose, *with_share).stdout)
+    shown = json.loads(stack.gatebook("verify", "--proof", str(proof)).stdout)
+    assert shown["value"].endswith(ssn(stack))
+
+
 def test_a_recipient_beside_the_quorum_opens_alone(
     stack: Stack, keys: Path, statement: str
 ) -> None:
