@@ -70,14 +70,22 @@ def settings_of(config: Path | None, state_dir: Path | None) -> Settings | None:
         raise Problem(str(error), 2) from None
 
 
+def named(target: str, settings: Settings | None) -> Target | None:
+    """The target of that name, where the settings have one."""
+    return (
+        next((each for each in settings.targets if each.name == target), None) if settings else None
+    )
+
+
 def of_target(target: str, config: Path | None, state_dir: Path | None) -> tuple[Settings, Target]:
     """The settings as `settings_of` finds them, and a target of theirs. Raises Problem."""
     settings = settings_of(config, state_dir)
-    if settings is not None:
-        for each in settings.targets:
-            if each.name == target:
-                return settings, each
-    raise Problem(f"{target} is not among the settings' targets", 2)
+    if settings is None:
+        raise Problem("name the settings with --config FILE", 2)
+    chosen = named(target, settings)
+    if chosen is None:
+        raise Problem(f"{target} is not among the settings' targets", 2)
+    return settings, chosen
 
 
 def folder_of(folder: Path | None, settings: Settings | None) -> Path:
@@ -105,9 +113,16 @@ def check(
     state_dir: StateDirOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail at warnings, too.")] = False,
 ) -> None:
-    """Find what is wrong with policies: names, types, rules that say nothing. Exit code 1 if so."""
+    """Find what is wrong with policies: names, types, rules that say nothing; and with files of
+    targets. Exit code 1 if so.
+    """
     from gateway.policy.check import Known, errors, findings
 
+    broken = _broken_targets(folder)
+    for text in broken:
+        print(f"error: {text}")
+    if broken:
+        raise typer.Exit(1)
     settings = settings_of(config, state_dir)
     chosen = folder_of(folder, settings)
     known = None
@@ -127,6 +142,25 @@ def check(
     print(f"{_count(len(files), 'file')}: {_count(len(wrong), 'error')}, {_count(rest, 'warning')}")
     if wrong or (strict and rest):
         raise typer.Exit(1)
+
+
+def _broken_targets(folder: Path | None) -> list[str]:
+    """What is wrong with the files of targets of a folder that is named; in the folder of the
+    settings, they are read with these.
+    """
+    from schemas.settings import SettingsError, read_target, target_files
+
+    said, names = list[str](), set[str]()
+    for path in target_files(folder) if folder else ():
+        try:
+            target = read_target(path)
+        except SettingsError as error:
+            said.append(str(error))
+            continue
+        if target.name in names:
+            said.append(f"{path}: two targets are named {target.name}")
+        names.add(target.name)
+    return said
 
 
 def _doubtful(settings: Settings) -> list[str]:
@@ -293,10 +327,10 @@ def _catalog(target: str, settings: Settings | None) -> tuple[Snapshot, str]:
     from gateway.policy.catalog import EMPTY
 
     without = "judged without a catalog: names are not known, views and functions not looked into"
-    chosen = [t for t in (settings.targets if settings else ()) if t.name == target]
-    if not chosen:
+    chosen = named(target, settings)
+    if chosen is None:
         return EMPTY, f"({target} is not among the settings' targets; {without})"
-    snapshot = asyncio.run(read_catalog(chosen[0]))
+    snapshot = asyncio.run(read_catalog(chosen))
     if not snapshot.known:
         return EMPTY, f"({target} does not answer; {without})"
     return snapshot, f"(judged by the catalog of {target} as it is now)"

@@ -53,10 +53,10 @@ def _announce(
     partial.replace(path)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, config: Path | None) -> None:
     """Run until SIGTERM or SIGINT. Raises SettingsError."""
     gateway = settings.gateway
-    node = Node(settings)
+    node = Node(settings, config)
     for text in warnings(node.recipients):
         log.warning(text)
     server = await listen(node)
@@ -122,7 +122,7 @@ def main() -> None:
     try:
         settings = load(arguments.config)
         _warn_of_file_limit(settings.gateway.postgres.max_connections)
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, arguments.config))
     except SettingsError as error:
         sys.exit(f"gateway: {error}")
 

@@ -16,7 +16,9 @@ import contextlib
 import functools
 import ssl
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
@@ -38,7 +40,7 @@ from schemas import codec
 from schemas.events import ClassificationChange, TargetClassification
 from schemas.masking.applied import document
 from schemas.masking.masks import SEVERITY, of_audit_copy
-from schemas.settings import Target
+from schemas.settings import SettingsError, Target
 
 _FAILED = Counter("gatebook_catalog_failures_total", "Catalog reads that failed.", ["target"])
 
@@ -57,6 +59,7 @@ _FAILURES: Final = (
     OSError,
     TimeoutError,
     NotDurable,
+    SettingsError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
 )
@@ -185,23 +188,69 @@ def build(rows: Rows, classified: frozenset[str]) -> CatalogView:
     return CatalogView(known, frozenset(names), frozenset(reached | tables | bare))
 
 
-class Catalog:
-    """One target's view and resolver, kept fresh."""
+class Audited:
+    """What is classified at a target as the audit copy is to know it, and what was said of that.
 
-    def __init__(self, target: Target, refresh_s: float, report: Report | None = None) -> None:
+    Within one process it only grows, whichever catalogs of the target come and go: what began
+    before a change may still come to be recorded after it. `classification` is its SHA-256, empty
+    where nothing is classified.
+    """
+
+    def __init__(self, name: str, columns: Mapping[str, tuple[str, str]] = MappingProxyType({})):
+        """`columns` are those whose record is published before anything is recorded."""
+        self._name = name
+        self._columns = dict(columns)
+        self._growing = asyncio.Lock()
+        self.classification = self.document()[0] if columns else b""
+        self.said: changes.Said = {}
+        self.reported = b""
+
+    def document(self) -> tuple[bytes, bytes]:
+        """(SHA-256, record)."""
+        return self._document(self._columns)
+
+    def _document(self, columns: dict[str, tuple[str, str]]) -> tuple[bytes, bytes]:
+        return codec.encode_classification(document(self._name, columns))
+
+    async def grow(
+        self, columns: Mapping[str, tuple[str, str]], report: Report | None = None
+    ) -> None:
+        """These are classified, too, from when that is in the book on. Raises NotDurable."""
+        async with self._growing:
+            grown = dict(self._columns)
+            for source, (classification, mask) in columns.items():
+                known = grown.get(source)
+                if known is None or _severity(mask) > _severity(known[1]):
+                    grown[source] = classification, mask
+            if grown != self._columns:
+                digest, value = self._document(grown)
+                if report is not None:
+                    await report.publish(digest, value)
+                self._columns, self.classification = grown, digest
+
+
+class Catalog:
+    """One target's view and resolver, kept fresh.
+
+    One that comes after another of the same name goes on with its `audited`, and is used after
+    `declare`.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        refresh_s: float,
+        report: Report | None = None,
+        audited: Audited | None = None,
+    ) -> None:
         self._target = target
         self._refresh_s = refresh_s
         self._report = report
         self.veils = Veils(target)
         self._declared = _columns(target)
-        # What is classified as the audit copy is to know it: within this process it only grows,
-        # since what began before a change may still come to be recorded after it.
-        self._audited = dict(self._declared)
-        self.classification = b""
-        if self._declared:
-            self.classification, _ = self.document()
-        self._said: changes.Said = {}
-        self._reported = b""
+        self.audited = Audited(target.name, self._declared) if audited is None else audited
+        self._retired = False
+        self._successor: Catalog | None = None
         everything = _Everything() if self.veils.hides else frozenset[str]()
         self.now = Contents(Resolver(EMPTY), CatalogView({}, frozenset(), everything), None)
         self._stale = self._expected = False
@@ -230,19 +279,28 @@ class Catalog:
         """What masking needs to know; None while it is known to be out of date."""
         return None if self._stale else self.now.knowledge
 
-    def document(self) -> tuple[bytes, bytes]:
-        """(SHA-256, record) of what is classified as the audit copy is to know it."""
-        return self._document(self._audited)
+    @property
+    def classification(self) -> bytes:
+        """SHA-256 of what is classified as the audit copy is to know it."""
+        return self.audited.classification
 
-    def _document(self, audited: dict[str, tuple[str, str]]) -> tuple[bytes, bytes]:
-        return codec.encode_classification(document(self._target.name, audited))
+    async def declare(self) -> None:
+        """Have what the configuration classifies in the book. Raises NotDurable."""
+        await self.audited.grow(self._declared, self._report)
 
     def start(self) -> None:
         """Begin to read; the target need not be there yet."""
         self._task = asyncio.create_task(self._run())
 
+    def retire(self, successor: Catalog | None) -> None:
+        """Read no more, at once. What is still done by it may concern a successor."""
+        self._retired, self._successor = True, successor
+        if self._task is not None:
+            self._task.cancel()
+
     async def close(self) -> None:
         """Stop."""
+        self._retired = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -255,7 +313,12 @@ class Catalog:
         Until then it is `settling`, unless only the session that asks is concerned. What is not
         `committed` is expected to be in a moment.
         """
+        if self._successor is not None:
+            return self._successor.look(for_all, committed)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._retired:
+            future.set_result(None)
+            return future
         self._waiting.append(future)
         self._expected = self._expected or not committed
         if for_all:
@@ -337,23 +400,17 @@ class Catalog:
     async def _adopt(self, made: Contents, version: str) -> None:
         """Use it, once what it says is classified is in the book."""
         told = changes.said(self._declared, made.comments)
-        audited = dict(self._audited)
-        for source, mask in made.comments.masks.items():
-            known = audited.get(source)
-            if known is None or _severity(mask.name) > _severity(known[1]):
-                audited[source] = mask.classification, mask.name
-        digest = self.classification
-        if audited != self._audited:
-            digest, value = self._document(audited)
-            if self._report is not None:
-                await self._report.publish(digest, value)
-        found = changes.between(self._said, told)
-        self.now, self._said, self._version = made, told, version
-        self._audited, self.classification = audited, digest
+        audited = self.audited
+        masks = made.comments.masks.items()
+        columns = {source: (mask.classification, mask.name) for source, mask in masks}
+        await audited.grow(columns, self._report)
+        found = changes.between(audited.said, told)
+        self.now, audited.said, self._version = made, told, version
         self._count(made.comments)
         if found and self._report is not None:
             # Nothing is awaited in between: it is recorded before anything that it applies to.
-            digests, self._reported = (self._reported, digest), digest
+            digest = audited.classification
+            digests, audited.reported = (audited.reported, digest), digest
             self._report.changed(Change(self._target.name, version, digests, found))
         for each in found:
             if each.reason:

@@ -73,6 +73,7 @@ from gateway.protocols.postgres.machine import PostgresMachine, Surroundings
 from gateway.protocols.postgres.startup import Door
 from gateway.protocols.postgres.upstream import Credential
 from gateway.recorder import Recorder
+from gateway.targets import Served
 from schemas import events
 from schemas.events import Client, Context
 from schemas.masking.detect import scrub
@@ -175,6 +176,9 @@ class Connection(asyncio.Protocol):
         self._principal: Principal | None = None
         self._tls_version = ""
         self._session_id = node.new_id()
+        # What is offered from here on is for others: one target's settings are never mixed with
+        # another's catalog.
+        self._offered = offered = node.targets.now
         secret = node.sessions.add(self)
         self._application = ""
         self._address = ""
@@ -201,9 +205,9 @@ class Connection(asyncio.Protocol):
         self._drained = 0
         self._machine = PostgresMachine(
             Surroundings(
-                door=Door(tls is not None, cleartext, frozenset(node.targets)),
+                door=Door(tls is not None, cleartext, frozenset(offered)),
                 credential=self._credential,
-                catalog=lambda name: node.catalogs[name].now.view,
+                catalog=lambda name: offered[name].catalog.now.view,
                 analyse=node.analyse,
                 new_id=node.new_id,
                 chunk_bytes=node.settings.gateway.journal.chunk_bytes,
@@ -212,9 +216,19 @@ class Connection(asyncio.Protocol):
                 session=str(UUID(bytes=self._session_id)),
                 veil=self._see_through,
                 nonce=node.new_id().hex(),
-                resolve=lambda name, *asked: node.catalogs[name].now.resolve(*asked),
+                resolve=lambda name, *asked: offered[name].catalog.now.resolve(*asked),
             )
         )
+
+    @property
+    def _served(self) -> Served | None:
+        """What the client has asked for; None while that is not known, and where there is none."""
+        return self._offered.get(self._machine.target)
+
+    @property
+    def _here(self) -> Served:
+        """As `_served`, of a client that was let in."""
+        return self._offered[self._machine.target]
 
     # --- the client's socket ---
 
@@ -308,8 +322,8 @@ class Connection(asyncio.Protocol):
 
     def _settling(self) -> asyncio.Future[None] | None:
         """Done once what another session has changed is known, where something may be hidden."""
-        catalog = self._node.catalogs.get(self._machine.target)
-        return catalog.settling if catalog is not None and catalog.veils.hides else None
+        served = self._served
+        return served.catalog.settling if served and served.catalog.veils.hides else None
 
     def _wait_for(self, settled: asyncio.Future[None]) -> None:
         self.pause(Side.CLIENT, _CATALOG)
@@ -439,7 +453,7 @@ class Connection(asyncio.Protocol):
 
     def _by(self) -> tuple[By, CatalogView]:
         target = self._machine.target
-        catalog = self._node.catalogs[target]
+        catalog = self._here.catalog
         copies = catalog.veils.copies(catalog.knowledge, catalog.now.comments)
         veil = self._see_through()
         return By(target, catalog.now.resolve.snapshot, veil, copies), catalog.now.view
@@ -452,12 +466,12 @@ class Connection(asyncio.Protocol):
     # --- the journal ---
 
     def _ask(self, command: Ask) -> None:
-        catalog = self._node.catalogs.get(self._machine.target)
+        served = self._served
         connecting = any(request.action == "connect" for request in command.requests)
-        if connecting and catalog is not None and catalog.veils.hides and not catalog.known:
+        if connecting and served and served.catalog.veils.hides and not served.catalog.known:
             # Nothing is recorded, nor shown, before what is classified is known, nor does anybody
             # know with which settings a session must begin.
-            catalog.look(False).add_done_callback(lambda _: self._decide(command))
+            served.catalog.look(False).add_done_callback(lambda _: self._decide(command))
         elif not connecting and (self._node.policies.asks_estimates or self._asked is not None):
             self._asked = self._spawn(self._ask_with_estimates(command, self._asked))
         else:
@@ -468,8 +482,8 @@ class Connection(asyncio.Protocol):
 
         After `before`: a decision depends on what was permitted earlier, and so does the book.
         """
-        node, requests = self._node, []
-        estimates = node.estimates[self._machine.target]
+        requests = []
+        estimates = self._here.estimates
         for request in command.requests:
             few = msgspec.structs.replace(request, row_estimate=0)
             hopeful = any(self._permits(asked) for asked in (request, few))
@@ -499,7 +513,7 @@ class Connection(asyncio.Protocol):
         decisions: list[Decision] = []
         encoded: list[tuple[bytes, bytes]] = []
         target = self._machine.target
-        catalog = self._node.catalogs.get(target)  # none of a target that does not exist
+        served = self._served
         moment = Moment(self._address, time.time())
         for request in command.requests:
             if request.action == "connect" and not request.refusal:
@@ -508,8 +522,13 @@ class Connection(asyncio.Protocol):
                 )
                 recorder.connected_by = decision.policies
                 self._visit, self._visited_under = request, policies
-                if catalog is not None and catalog.comments_unread:
+                if served and served.over:
+                    decision = _over(served)
+                elif served and served.catalog.comments_unread:
                     decision = _NOT_KNOWN
+            elif served and served.over:
+                # What is decided by it is in the book before the change; this would be after it.
+                decision = _over(served)
             else:
                 decision = policies.execute(principal, target, self._application, request, moment)
                 if decision.verdict is Verdict.ALLOW:
@@ -539,7 +558,7 @@ class Connection(asyncio.Protocol):
 
     def _keep_together(self, decision: Decision, request: Request) -> Decision:
         """`decision`, or a refusal of what would take values from what is known of them."""
-        catalog = self._node.catalogs[self._machine.target]
+        catalog = self._here.catalog
         copied = request.copied
         if copied is None or catalog.knowledge is None:
             copied = catalog.veils.copied(
@@ -552,13 +571,12 @@ class Connection(asyncio.Protocol):
         return Decision(Verdict.DENY, decision.policies, said(copied)) if copied else decision
 
     def _note_classification(self, recorder: Recorder) -> None:
-        catalog = self._node.catalogs.get(self._machine.target)
-        if catalog is not None:
-            recorder.classified(catalog.classification)
+        if served := self._served:
+            recorder.classified(served.catalog.classification)
 
     def _note_change(self, request: Request, allowed: bool) -> None:
         """Remember what will have changed the target's catalog once it is done."""
-        facts, veils = request.facts, self._node.catalogs[self._machine.target].veils
+        facts, veils = request.facts, self._here.catalog.veils
         appoints = veils.by_comments and facts.ddl & _APPOINTING
         again = self._changed and request.kind == "transaction"
         if facts.ddl & _CHANGING or appoints or again:
@@ -571,7 +589,7 @@ class Connection(asyncio.Protocol):
         if facts.unknown or facts.opaque:
             # It may be a matter of what another gateway's session has just created, or make
             # something itself. Nobody waits for that: such a call may be one of thousands.
-            self._node.catalogs[self._machine.target].look_soon()
+            self._here.catalog.look_soon()
 
     def _catalog_changed(self, command: Record) -> None:
         """Let everybody's next words wait for what the client's last ones made."""
@@ -587,8 +605,7 @@ class Connection(asyncio.Protocol):
             self._look(committed=False)
 
     def _look(self, *, committed: bool = True) -> asyncio.Future[None]:
-        catalog = self._node.catalogs[self._machine.target]
-        return catalog.look(self._changed_for_all, committed)
+        return self._here.catalog.look(self._changed_for_all, committed)
 
     def _settle(self) -> None:
         """The client's transaction is over: read on once what it changed is known."""
@@ -624,7 +641,7 @@ class Connection(asyncio.Protocol):
             self._node.sessions.know(self, *self._machine.cancel_key)
             if self._visited_under is not self._node.policies:
                 self.reconsider()
-            catalog = self._node.catalogs[self._machine.target]
+            catalog = self._here.catalog
             if not catalog.known:
                 self._wait_for(catalog.look(False))
         if not ticket:
@@ -655,7 +672,7 @@ class Connection(asyncio.Protocol):
     def _see_through(self) -> Veil | None:
         """What hides classified columns from this person now; None when nothing does."""
         node, target, principal = self._node, self._machine.target, self._principal
-        catalog = node.catalogs[target]
+        catalog = self._here.catalog
         veils = catalog.veils
         if not veils.hides or principal is None:
             return None
@@ -693,7 +710,7 @@ class Connection(asyncio.Protocol):
         node = self._node
         # A name may hold anything; what is recorded in clear is scrubbed of classified values.
         self._application = scrub(command.application)[0][:_NAME_CHARS]
-        target = command.database if command.database in node.targets else ""
+        target = command.database if command.database in self._offered else ""
         if self._full():
             return
         try:
@@ -764,11 +781,11 @@ class Connection(asyncio.Protocol):
             target=target,
             principal=principal,
             client=Client(str(peer[0]), int(peer[1]), self._application),
-            classification=self._node.catalogs[target].classification if target else b"",
+            classification=self._here.catalog.classification if target else b"",
         )
 
     def _credential(self, name: str) -> Credential:
-        target = self._node.targets[name]
+        target = self._offered[name].target
         return Credential(
             database=target.database,
             user=target.user,
@@ -778,7 +795,11 @@ class Connection(asyncio.Protocol):
         )
 
     async def _connect(self) -> None:
-        target = self._node.targets[self._machine.target]
+        if self._here.over:
+            # Since it was decided; the others are told by who has changed it.
+            self.target_over()
+            return
+        target = self._here.target
         try:
             context = tls_context(target)
             async with asyncio.timeout(_CONNECT_S):
@@ -850,7 +871,7 @@ class Connection(asyncio.Protocol):
 
         A server closes the connection once it has signalled the session.
         """
-        target = self._node.targets[self._machine.target]
+        target = self._here.target
         process_id, secret = self._machine.target_key
         body = struct.pack(">II", wire.CANCEL_REQUEST, process_id) + secret
         told = _Told()
@@ -891,7 +912,18 @@ class Connection(asyncio.Protocol):
         ended = Outcome(asked.statement_id, "denied", "", "57P01", 0, 0, 0, {}, ())
         encoded = [*recorder.request(asked, decision), recorder.fact(ended)]
         # Without a receipt, too: what may not go on does not wait for the journal.
-        self._node.journal.append(encoded, lambda _: self.feed(Withdrawn(decision.reason)))
+        text = f"permission to connect was withdrawn: {decision.reason}"
+        self._node.journal.append(encoded, lambda _: self.feed(Withdrawn(text, "not_permitted")))
+
+    def target_over(self) -> None:
+        """See gateway.sessions.Cancellable."""
+        served = self._served
+        if not served or not served.over or self._closed or self._withdrawn:
+            return
+        if self._machine.connecting or self._machine.session is not None:
+            # Who is not let in yet is refused by `_decide`.
+            self._withdrawn = True
+            self.feed(Withdrawn(f'target "{served.target.name}" {served.over}', "target_changed"))
 
     def _close(self, drain: bool = False) -> None:
         if self._closed:
@@ -935,6 +967,10 @@ class Connection(asyncio.Protocol):
                 self._let_go(client)
 
         self._loop.call_later(_QUIET_S, look, self._drained)
+
+
+def _over(served: Served) -> Decision:
+    return Decision(Verdict.DENY, (), f"the target {served.over}")
 
 
 def _reads(request: Request) -> bool:

@@ -73,6 +73,7 @@ class _Line:
         self._free = asyncio.Semaphore(most)
         self._connections: list[Any] = []
         self._lent: set[Any] = set()
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -90,13 +91,14 @@ class _Line:
                 usable = True
             finally:
                 self._lent.discard(connection)
-                if usable:
+                if usable and not self._closed:
                     self._connections.append(connection)
                 else:
                     connection.terminate()
 
     def close(self) -> None:
         """Stop."""
+        self._closed = True
         for connection in (*self._connections, *self._lent):
             connection.terminate()
         self._connections.clear()
@@ -126,13 +128,14 @@ class Estimates:
         # Of whom something is asked or to be asked, and of whom a plan took too long, until when.
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
         self._slow_until: OrderedDict[str, float] = OrderedDict()
+        self._closed = False
         self._of: object = None
         self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
 
     async def rows(self, request: Request, person: str) -> int:
         """How many rows it returns or changes; -1 where that is not known."""
         asked = question(request, self._catalog.now.resolve.snapshot)
-        if not asked:
+        if not asked or self._closed:
             return -1
         known = self._remembered(asked)
         if known is not None:
@@ -153,7 +156,8 @@ class Estimates:
                 self._turns[person] = turn, waiting - 1
 
     def close(self) -> None:
-        """Stop."""
+        """Stop; nothing is known any more."""
+        self._closed = True
         self._quick.close()
         self._slow.close()
 

@@ -91,6 +91,11 @@ class Entry:
         self.state = "queued"
         self.before: list[Entry] = []
 
+    @property
+    def accepted(self) -> bool:
+        """Whether it is, or will be, in the book before all that is appended after it."""
+        return self.state != "withdrawn"
+
     def withdraw(self) -> None:
         """Do not write it, unless it is on its way already."""
         self.tell = None

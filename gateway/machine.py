@@ -240,8 +240,11 @@ class Shutdown(msgspec.Struct, frozen=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
-    """Whoever is connected may connect no longer; that is in the book."""
+    """Whoever is connected may be so no longer, and that is in the book: what they are told, and
+    how the session's end is recorded.
+    """
 
+    text: str
     reason: str
 
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
 from gateway.analysts import Analysts
-from gateway.catalog import Catalog, Change
+from gateway.catalog import Change
 from gateway.control import Control
-from gateway.estimates import Estimates
 from gateway.identity.oidc import OidcAuthenticator
 from gateway.journal import Encoded, Journal, publish_schemas
 from gateway.logins import Logins
 from gateway.lookups import Lookups
 from gateway.policy.decide import NoPolicies, Policies
 from gateway.policy.sql import Analyser
-from gateway.policy_files import Load, Watch
+from gateway.policy_files import Load, PolicyWatch
 from gateway.recipients import recipients_of
 from gateway.recorder import Clock
-from gateway.sessions import Sessions
+from gateway.sessions import Cancellable, Sessions
+from gateway.target_files import TargetFiles
+from gateway.targets import Said, Targets
+from gateway.watch import Watch
 from schemas import VERSION, codec, topics
 from schemas.events import (
     NOBODY,
@@ -33,24 +36,25 @@ from schemas.events import (
     Context,
     PolicyLoaded,
     StreamBegan,
+    TargetsLoaded,
 )
 from schemas.ids import Ids
 from schemas.masking.detect import scrub
 from schemas.sealing import KEY_BYTES, Sealer
-from schemas.settings import Settings, SettingsError, Target
+from schemas.settings import Settings, SettingsError
 
 
 class Node:
-    """Identity, policy, journal, keys and catalogs, made from settings.
+    """Identity, policy, journal, keys and targets, made from settings; where they are of a file,
+    its targets are taken again when it changes.
 
     Raises SettingsError for what an operator must mend before anything can work.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, config: Path | None = None) -> None:
         if settings.oidc is None:
             raise SettingsError("oidc: an identity provider is needed to verify anyone")
         self.settings = settings
-        self.targets: Mapping[str, Target] = {target.name: target for target in settings.targets}
         self.new_id = Ids(time.time_ns, os.urandom)
         self.clock = Clock(time.time_ns, time.monotonic_ns)
         self.analyse = Analyser()
@@ -61,13 +65,7 @@ class Node:
         self.policies: Policies | NoPolicies = NoPolicies()
         self.recipients = recipients_of(settings)
         self.lookups = Lookups(os.urandom(KEY_BYTES))
-        self.catalogs = {
-            name: Catalog(target, settings.gateway.catalog_refresh_s, self)
-            for name, target in self.targets.items()
-        }
-        self.estimates = {
-            name: Estimates(target, self.catalogs[name]) for name, target in self.targets.items()
-        }
+        self.targets = Targets(settings.targets, settings.gateway.catalog_refresh_s, self)
         self.journal = Journal(
             settings.kafka,
             settings.gateway.journal,
@@ -78,29 +76,34 @@ class Node:
         self.control = Control(settings.kafka, settings.gateway.name, self.sessions, self.journal)
         self._own_key = self.new_id(), os.urandom(KEY_BYTES)
         self.own_sealer = Sealer(*self._own_key)
-        self._reconsidering: asyncio.Task[None] | None = None
+        self._telling: dict[str, asyncio.Task[None]] = {}
         gateway = settings.gateway
-        self._watch = Watch(gateway.policies, gateway.policies_reload_s, self._take_policies)
+        every_s = gateway.policies_reload_s
+        self._policy_watch = PolicyWatch(gateway.policies, every_s, self._take_policies)
+        self._target_watch = None
+        if config is not None:
+            files = TargetFiles(config, settings)
+            self._target_watch = Watch(every_s, files.files, files.load, self.targets.take)
 
     def start(self) -> None:
         """Begin the background work."""
         self.journal.start()
-        self._watch.start()
+        self.targets.start()
+        self._policy_watch.start()
+        if self._target_watch is not None:
+            self._target_watch.start()
         self.control.start()
-        for catalog in self.catalogs.values():
-            catalog.start()
 
     async def close(self) -> None:
         """Stop it; what is queued for the journal is written first."""
-        await self._watch.close()
-        if self._reconsidering is not None:
-            self._reconsidering.cancel()
+        await self._policy_watch.close()
+        if self._target_watch is not None:
+            await self._target_watch.close()
+        for task in self._telling.values():
+            task.cancel()
         await self.control.close()
         await self.journal.close()
-        for catalog in self.catalogs.values():
-            await catalog.close()
-        for estimates in self.estimates.values():
-            estimates.close()
+        await self.targets.close()
         await self.analysts.close()
         await self.authenticator.aclose()
 
@@ -128,15 +131,44 @@ class Node:
             load.reason,
         )
         self.journal.append([codec.encode_alone(event)], None)
-        if self.policies.digest != before and len(self.sessions):
-            if self._reconsidering is not None:
-                self._reconsidering.cancel()
-            self._reconsidering = asyncio.create_task(self._reconsider())
+        if self.policies.digest != before:
+            self._tell_all("reconsider", lambda connection: connection.reconsider())
 
-    async def _reconsider(self) -> None:
-        """Ask of everyone who is connected whether they may be, by the policies now in force."""
+    @property
+    def durable(self) -> bool:
+        """See gateway.targets.House."""
+        return self.journal.healthy
+
+    def record(self, said: Said) -> bool:
+        """See gateway.targets.House."""
+        # Recorded in clear; a name may be any text.
+        added, changed, removed = ([scrub(name)[0] for name in names] for names in said.difference)
+        event = TargetsLoaded(
+            *self.head(self._own_context()),
+            "failed" if said.reason else "loaded",
+            said.digest,
+            said.number,
+            added,
+            changed,
+            removed,
+            scrub(said.reason)[0],
+        )
+        return self.journal.append([codec.encode_alone(event)], None).accepted
+
+    def tell(self) -> None:
+        """See gateway.targets.House."""
+        self._tell_all("targets", lambda connection: connection.target_over())
+
+    def _tell_all(self, why: str, tell: Callable[[Cancellable], None]) -> None:
+        """Tell every connection; the latest is what counts of what is told for one reason."""
+        known = self._telling.get(why)
+        if known is not None:
+            known.cancel()
+        self._telling[why] = asyncio.create_task(self._tell_each(tell))
+
+    async def _tell_each(self, tell: Callable[[Cancellable], None]) -> None:
         for connection in self.sessions.all():
-            connection.reconsider()
+            tell(connection)
             await asyncio.sleep(0)  # a thousand of them must not hold up what they do
 
     async def publish(self, digest: bytes, value: bytes) -> None:
@@ -164,9 +196,8 @@ class Node:
         key_id, key = self._own_key
         wraps = codec.encode_wraps(self.recipients.wrap(key_id, key))
         await journal.publish_now(topics.KEYS, key_id, wraps)
-        for catalog in self.catalogs.values():
-            if catalog.classification:
-                await journal.publish_now(topics.CLASSIFICATIONS, *catalog.document())
+        for document in self.targets.documents():
+            await journal.publish_now(topics.CLASSIFICATIONS, *document)
 
     def _stream_began(self, instance: bytes, follows: str) -> Encoded:
         head = self.head(self._own_context())

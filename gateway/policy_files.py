@@ -1,12 +1,7 @@
-"""A folder of policies: `*.cedar`, and beside them `*.tests.yaml` with cases.
-
-It is looked at again and again, not watched: folders that are mounted over a network or replaced
-by a link (as Kubernetes does) tell nobody.
-"""
+"""A folder of policies: `*.cedar`, and beside them `*.tests.yaml` with cases."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +13,7 @@ from prometheus_client import Counter, Gauge
 
 from gateway.policy.check import errors, findings
 from gateway.policy.decide import Policies, PolicyError, checked
+from gateway.watch import Watch
 
 _FAILURES = Counter(
     "gatebook_policies_reload_failures_total", "Sets of policies that could not be used."
@@ -77,73 +73,33 @@ def load(folder: Path | None) -> Load:
         return Load(None, len(files), ("; ".join(found) or str(error))[:_REASON_CHARS])
 
 
-Stamp = tuple[tuple[str, int, int, int], ...]
-
-
-def stamp(folder: Path) -> Stamp:
-    """Differs whenever a file was written, replaced, added or removed."""
-    found = []
-    for path in sorted(folder.glob("*.cedar")):
-        try:
-            about = path.stat()
-        except OSError:
-            # It is about to be replaced, or leads nowhere; reading it will tell.
-            found.append((path.name, -1, -1, -1))
-        else:
-            found.append((path.name, about.st_ino, about.st_size, about.st_mtime_ns))
-    return tuple(found)
-
-
-class Watch:
-    """Loads the folder at the start and whenever it has changed, whole or not at all.
-
-    Somebody who saves three files saves them one after the other: a change is taken once the
-    folder has been the same twice, and was so while it was read. `take` is told of every attempt;
-    after one that failed, what was in force stays.
+class PolicyWatch:
+    """Loads the folder at the start and whenever it has changed (see gateway.watch). `take` is told
+    of every attempt; after one that failed, what was in force stays.
     """
 
     def __init__(self, folder: Path | None, every_s: float, take: Callable[[Load], None]) -> None:
         self._folder = folder
-        self._every_s = every_s
         self._take = take
-        self._seen: Stamp = ()
-        self._taken: Stamp = ()
-        self._task: asyncio.Task[None] | None = None
+        self._watch = Watch(every_s, self._files, lambda: load(folder), self._taken)
 
     def start(self) -> None:
         """Load, and go on looking."""
         _AGE.set(-1)
-        if self._folder is None:
-            self._tell(load(None))
-            return
-        self._seen = self._taken = stamp(self._folder)
-        self._tell(load(self._folder))
-        self._task = asyncio.create_task(self._run(self._folder))
+        self._tell(self._watch.first())
+        if self._folder is not None:
+            self._watch.start()
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._watch.close()
 
-    async def _run(self, folder: Path) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                await self._look(folder)
-            except OSError as error:
-                log.error("policies_unreadable", folder=str(folder), error=type(error).__name__)
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("*.cedar")) if self._folder is not None else []
 
-    async def _look(self, folder: Path) -> None:
-        # A large set takes long to check, and nobody waits for it.
-        before, self._seen = self._seen, await asyncio.to_thread(stamp, folder)
-        if self._seen == self._taken or self._seen != before:
-            return
-        loaded = await asyncio.to_thread(load, folder)
-        if await asyncio.to_thread(stamp, folder) != self._seen:
-            return
-        self._taken = self._seen
+    async def _taken(self, loaded: Load) -> bool:
         self._tell(loaded)
+        return True
 
     def _tell(self, loaded: Load) -> None:
         folder = str(self._folder)

@@ -34,6 +34,10 @@ class Cancellable(Protocol):
         """End, if who is connected may connect no longer."""
         ...
 
+    def target_over(self) -> None:
+        """End, if its target is offered no longer, or has changed."""
+        ...
+
 
 class Sessions:
     """The open connections: which have signed in, and which a CancelRequest means.

@@ -29,9 +29,9 @@ class Veils:
         self._classes = {name: _mask(name, column) for name, column in target.classes.items()}
         self._classifiers = frozenset(target.classifiers)
         self._keys: dict[str, bytes] = {}
-        self._token_key = _token_key(target)
+        self.token_key = token_key(target)
         masks = _with_parts(self._classified.values())
-        if self._token_key is None and any(mask.name == "token" for mask in masks):
+        if self.token_key is None and any(mask.name == "token" for mask in masks):
             raise SettingsError(f"targets.{target.name}: the mask `token` needs a token_key")
         self._masks: dict[int, dict[str, Mask]] = {}
         self._of: Knowledge | None = None
@@ -58,7 +58,7 @@ class Veils:
             self._classifiers,
             self._classes,
             self._classified,
-            tokens=self._token_key is not None,
+            tokens=self.token_key is not None,
         )
 
     def columns(self, comments: Comments) -> tuple[str, ...]:
@@ -130,9 +130,9 @@ class Veils:
         if knowledge is not self._of:
             self._of = knowledge
             self._masks = lineage(knowledge, self._classified, self._functions, comments.seeds)
-            if self._token_key is not None:
+            if self.token_key is not None:
                 masks = _with_parts((*self._classified.values(), *comments.masks.values()))
-                self._keys = {mask.classification: self._token_key for mask in masks}
+                self._keys = {mask.classification: self.token_key for mask in masks}
             self._veils.clear()
             self._copies = None
 
@@ -163,7 +163,8 @@ def _with_parts(masks: Iterable[Mask]) -> Iterator[Mask]:
         yield from (part.mask for part in mask.parts)
 
 
-def _token_key(target: Target) -> bytes | None:
+def token_key(target: Target) -> bytes | None:
+    """Key of a target's mask `token`, as it is now. Raises SettingsError."""
     if target.token_key is None:
         return None
     key = target.token_key.read().encode()

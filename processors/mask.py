@@ -41,6 +41,7 @@ from schemas.events import (
     SessionOpenedOriginal,
     ShareGiven,
     StreamBegan,
+    TargetsLoaded,
     Unsealed,
 )
 from schemas.masking.applied import Applied
@@ -379,6 +380,17 @@ def _policy_loaded(event: PolicyLoaded, original: Original | None, target: Targe
     }
 
 
+def _targets_loaded(event: TargetsLoaded, original: Original | None, target: Target) -> _Fields:
+    details = {
+        "added": event.added,
+        "changed": event.changed,
+        "digest": event.digest,
+        "removed": event.removed,
+        "targets": event.targets,
+    }
+    return {"outcome": event.outcome, "reason": event.reason, "details": _json(details)}
+
+
 def _classification_changed(
     event: ClassificationChanged, original: Original | None, target: Target
 ) -> _Fields:
@@ -441,6 +453,7 @@ _MAKERS: Final[dict[type[Event], Callable[[Any, Original | None, Target], _Field
     Completed: _completed,
     SessionClosed: _closed,
     PolicyLoaded: _policy_loaded,
+    TargetsLoaded: _targets_loaded,
     ClassificationChanged: _classification_changed,
     Unsealed: _unsealed,
     ShareGiven: _share_given,

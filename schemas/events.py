@@ -193,6 +193,16 @@ class PolicyLoaded(Event, frozen=True):
     reason: str
 
 
+class TargetsLoaded(Event, frozen=True):
+    outcome: str
+    digest: str
+    targets: int
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    reason: str
+
+
 class ClassificationChange(_Record, frozen=True):
     column: str
     change: str
@@ -341,6 +351,7 @@ KINDS: Final[tuple[type[Event], ...]] = (
     Completed,
     SessionClosed,
     PolicyLoaded,
+    TargetsLoaded,
     ClassificationChanged,
     Unsealed,
     ShareGiven,

@@ -354,8 +354,9 @@ class Gateway(_Section):
     policies_reload_s: float = Field(
         1.0,
         gt=0,
-        description="How often that folder is looked at; changes are taken once it has been still "
-        "that long.",
+        description="How often that folder is looked at, and what targets are made of: this file, "
+        "`targets/*.yaml` in the folder, and files of secrets; changes are taken once all has been "
+        "still that long.",
     )
     journal: Journal = Field(default_factory=Journal)  # type: ignore[arg-type]
     desk: Desk = Field(default_factory=Desk)  # type: ignore[arg-type]
@@ -469,8 +470,9 @@ class Settings(BaseSettings):
     @classmethod
     def _unique_targets(cls, targets: list[Target]) -> list[Target]:
         names = [target.name for target in targets]
-        if len(names) != len(set(names)):
-            raise ValueError("two targets have the same name")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two targets are named {twice}")
         return targets
 
     @classmethod
@@ -486,6 +488,25 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
+def target_files(folder: Path) -> list[Path]:
+    """Those of a folder of policies: a target each."""
+    return sorted(folder.glob("targets/*.yaml"))
+
+
+def files(path: Path, settings: Settings) -> list[Path]:
+    """What the targets of `settings` are made of, as `load` reads it from `path`, and what they
+    refer to: a change of them, or of one of these files, is a change of one of these.
+    """
+    folder = settings.gateway.policies
+    secrets = [
+        secret.file
+        for target in settings.targets
+        for secret in (target.password, target.token_key)
+        if secret is not None and secret.file is not None
+    ]
+    return [path, *(target_files(folder) if folder else ()), *secrets]
+
+
 def _with_target_files(document: dict[str, Any]) -> dict[str, Any]:
     """The document with the targets of `targets/NAME.yaml` in its folder of policies."""
     gateway = document.get("gateway")
@@ -494,22 +515,51 @@ def _with_target_files(document: dict[str, Any]) -> dict[str, Any]:
     given = document.get("targets") or []
     if not folder or not isinstance(given, list):
         return document
-    found = [read_target(path) for path in sorted(Path(str(folder)).glob("targets/*.yaml"))]
+    found = [_target_of(path)[0] for path in target_files(Path(str(folder)))]
     return {**document, "targets": [*given, *found]} if found else document
 
 
-def read_target(path: Path) -> dict[str, Any]:
+def read_target(path: Path) -> Target:
     """A target of its own file, whose name it has unless it says another. Raises SettingsError."""
+    return _target_of(path)[1]
+
+
+def _target_of(path: Path) -> tuple[dict[str, Any], Target]:
+    """What the file says, and what that is."""
+    entry = {"name": path.stem, **_mapping(path)}
     try:
-        entry = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}") from None
-    except yaml.YAMLError:
-        # The error quotes the file, which may hold a secret in the wrong place.
+        return entry, Target.model_validate(entry)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_wrong(error)}") from None
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """A file's YAML. Raises SettingsError, which never quotes the file: it may hold a secret in the
+    wrong place.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{path} is not YAML{where}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        # A date that does not exist is a ValueError.
         raise SettingsError(f"{path} is not YAML") from None
-    if not isinstance(entry, dict):
+    if document is None:
+        return {}
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise SettingsError(f"{path} must hold a mapping")
-    return {"name": path.stem, **entry}
+    return document
+
+
+def _wrong(error: ValidationError) -> str:
+    """A rejected value may be a secret in the wrong place: names keys, not values."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
 
 
 def load(path: Path | None) -> Settings:
@@ -517,21 +567,10 @@ def load(path: Path | None) -> Settings:
 
     Raises SettingsError with one line per wrong key.
     """
-    document: Any = {}
-    if path is not None:
-        try:
-            document = yaml.safe_load(path.read_text()) or {}
-        except OSError as error:
-            raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{path} is not YAML: {error}") from error
-        if not isinstance(document, dict):
-            raise SettingsError(f"{path} must hold a mapping")
-        document = _with_target_files(document)
+    document = _with_target_files(_mapping(path)) if path is not None else {}
     try:
         return Settings(**document)
-    except ValueError as error:
-        errors = error.errors() if isinstance(error, ValidationError) else []
-        # A rejected value may be a secret in the wrong place: name the key, not the value.
-        lines = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in errors]
-        raise SettingsError("; ".join(lines) or "settings do not validate") from None
+    except ValidationError as error:
+        raise SettingsError(_wrong(error)) from None
+    except ValueError:
+        raise SettingsError("settings do not validate") from None

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+import yaml
 
 from gateway.protocols.postgres.startup import NOT_DURABLE_TEXT
 from infra.devstack.plan import Options
@@ -280,3 +281,37 @@ def test_after_all_of_it_the_book_is_whole_and_in_the_history_once(stack: Stack)
     until(lambda: len(history()) >= len(recorded))
     assert history() == recorded
     assert asyncio.run(book.count(servers, topics.DEAD_LETTERS)) == 0
+
+
+def test_targets_that_change_meanwhile_are_the_old_ones_until_that_is_in_the_book(
+    stack: Stack, table: str
+) -> None:
+    config = stack.state.config_file
+    before = config.read_text()
+    document = yaml.safe_load(before)
+    document["targets"][0]["classified"][f"public.{table}.a"] = {"class": "pii"}
+    with stack.direct() as owner:
+        owner.execute(f"insert into {table} values (4711)")
+
+    def ended() -> bool:
+        try:
+            alice.execute("select 1")
+        except psycopg.OperationalError as error:
+            return error.sqlstate != OUT_OF_SERVICE
+        return False
+
+    with stack.connect("alice") as alice:
+        with frozen(stack):
+            config.write_text(yaml.safe_dump(document))
+            until(lambda: stack.metric("gatebook_targets_current") == 0)
+            until(lambda: "targets_wait_for_the_journal" in stack.log("gateway-1"))
+            assert not alice.closed
+            # Nothing of it is said, and nothing hangs: whoever asks is told as always.
+            refused(alice, "select 1")
+        until(lambda: stack.metric("gatebook_targets_current") == 1)
+        until(ended)
+    with stack.connect("alice") as alice:
+        # A number that is masked in full is none.
+        assert alice.execute(f"select a from {table}").fetchone() == (None,)
+    config.write_text(before)
+    until(lambda: stack.history("select 1 from target_loads where outcome = 'loaded'")[2:])

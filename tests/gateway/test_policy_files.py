@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.policy_files import Load, Watch, load
+from gateway.policy_files import Load, PolicyWatch, load
 
 GOOD = '@id("{}") permit (principal in Group::"x", action == Action::"connect", resource);'
 BROKEN = '@id("a")\npermit (principal, action == Action::"connect", resource)\nwhen { context.x };'
@@ -33,7 +33,7 @@ class Taken(list[Load]):
 @asynccontextmanager
 async def watching(folder: Path | None) -> AsyncIterator[Taken]:
     taken = Taken()
-    watch = Watch(folder, 0.02, taken.take)
+    watch = PolicyWatch(folder, 0.02, taken.take)
     watch.start()
     try:
         yield taken

@@ -43,6 +43,7 @@ from schemas.events import (
     SessionClosed,
     SessionOpened,
     SessionOpenedOriginal,
+    TargetsLoaded,
 )
 from schemas.ids import uuid7
 from schemas.sealing import Recipients, Sealer
@@ -282,6 +283,15 @@ class Pen:
                 session.context, new_id(), *self._times(), "failed", "ab" * 32, 2, 7, "a.cedar:3: x"
             ),
         )
+
+    def targets_loaded(self, session: Session) -> bytes:
+        return self.write(
+            session,
+            TargetsLoaded(
+                session.context, new_id(), *self._times(),
+                "loaded", "ab" * 32, 3, ["a"], ["b", "c"], [], "",
+            ),
+        )  # fmt: skip
 
     def pgbench(self, session: Session, account: int) -> list[bytes]:
         """Four events of one small query."""

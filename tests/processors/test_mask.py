@@ -252,6 +252,14 @@ def test_a_set_of_policies_that_was_refused(pen: Pen, session: Session) -> None:
     assert json.loads(copy.details) == {"files": 2, "policies": 7}
 
 
+def test_targets_that_have_changed(pen: Pen, session: Session) -> None:
+    copy = audit_copy(pen.targets_loaded(session), session)
+    assert (copy.event_type, copy.outcome, copy.reason) == ("TargetsLoaded", "loaded", "")
+    assert json.loads(copy.details) == {
+        "added": ["a"], "changed": ["b", "c"], "digest": "ab" * 32, "removed": [], "targets": 3,
+    }  # fmt: skip
+
+
 def test_a_target_we_do_not_know_is_masked_by_all_names_we_know(pen: Pen) -> None:
     session = pen.session(target="elsewhere")
     masked = audit_copy(

@@ -116,7 +116,7 @@ def test_a_missing_file_is_named(file: Path) -> None:
 def test_two_targets_of_one_name_are_refused(file: Path) -> None:
     target = "{name: a, host: h, database: d, user: u, password: {env: X}}"
     file.write_text(f"targets: [{target}, {target}]")
-    with pytest.raises(SettingsError, match="same name"):
+    with pytest.raises(SettingsError, match="two targets are named a"):
         load(file)
 
 

@@ -68,10 +68,14 @@ class Stream:
 
     def began(self, follows: str = "") -> Masked:
         """Its first event."""
+        details = {"follows": follows, "instance": str(uuid4()), "version": "1"}
+        return self.own("StreamBegan", details=json.dumps(details))
+
+    def own(self, event_type: str, **fields: Any) -> Masked:
+        """What its gateway says of itself, of no session."""
         gateway = self.name.partition("/")[0]
         nobody = Context(NONE, NONE, "default", gateway, "", NOBODY, Client("", 0, ""))
-        details = {"follows": follows, "instance": str(uuid4()), "version": "1"}
-        return self.event("StreamBegan", nobody, details=json.dumps(details))
+        return self.event(event_type, nobody, **fields)
 
     def statement(
         self,

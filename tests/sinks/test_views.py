@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 from uuid import UUID
@@ -318,6 +319,32 @@ def test_a_failed_sign_in(write: Write, ask: Ask) -> None:
     write(stream.events)
     assert ask("SELECT actor, outcome, reason, statements, ended_at IS NOT NULL FROM sessions") == [
         ("", "login_failed", "expired", 0, 1)
+    ]
+
+
+def test_what_gateways_and_auditors_record_is_no_session(write: Write, ask: Ask) -> None:
+    stream = Stream()
+    stream.began()
+    for kind in ("PolicyLoaded", "TargetsLoaded", "ClassificationChanged", "OneOfTheFuture"):
+        stream.own(kind, details="{}")
+    for kind in ("Unsealed", "ShareGiven", "Erased"):
+        stream.event(kind, context(actor="carol", target=""), reason="case 4711")
+    session(stream, context())
+    write(stream.events)
+    assert ask("SELECT actor, outcome FROM sessions") == [("alice", "open")]
+
+
+def test_loads_of_targets(write: Write, ask: Ask) -> None:
+    stream = Stream()
+    details = {"added": ["a"], "changed": ["b", 'c"'], "digest": "ab", "removed": [], "targets": 3}
+    stream.own("TargetsLoaded", outcome="loaded", details=json.dumps(details))
+    details = {"added": [], "changed": [], "digest": "ab", "removed": [], "targets": 3}
+    stream.own("TargetsLoaded", outcome="failed", reason="why", details=json.dumps(details))
+    write(stream.events)
+    columns = "gateway, outcome, digest, reason, added, changed, removed, targets"
+    assert ask(f"SELECT {columns} FROM target_loads ORDER BY loaded_at") == [
+        ("gateway-1", "loaded", "ab", "", ["a"], ["b", 'c"'], [], 3),
+        ("gateway-1", "failed", "ab", "why", [], [], [], 3),
     ]
 
 

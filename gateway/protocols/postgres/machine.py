@@ -28,6 +28,7 @@ from gateway.machine import (
     Side,
     TargetConnected,
     TargetUnreachable,
+    Withdrawn,
 )
 from gateway.masking.veil import Veil
 from gateway.policy.facts import UNKNOWN, Facts, SessionNames
@@ -189,6 +190,8 @@ class PostgresMachine:
                 return self._fail("57P01", "the gateway is shutting down", now_ns)
             case Expired():
                 return self._fail("28000", "the token has expired", now_ns)
+            case Withdrawn(text, _):
+                return self._fail("57P01", text, now_ns)
             case _:
                 return []
 

@@ -387,7 +387,7 @@ class Session:
 
     def _withdrawn(self, event: Withdrawn) -> None:
         """End the session once what has begun is done, and begin nothing more."""
-        told = "57P01", f"permission to connect was withdrawn: {event.reason}", "not_permitted"
+        told = "57P01", event.text, event.reason
         if self._leaving is not None:
             return
         if self._waits():

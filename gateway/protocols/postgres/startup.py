@@ -35,6 +35,7 @@ from gateway.machine import (
     StartTls,
     TlsStarted,
     Verdict,
+    Withdrawn,
 )
 from gateway.protocols.postgres import replication, wire
 from gateway.protocols.postgres.wire import ProtocolViolation, fatal, message
@@ -139,6 +140,8 @@ class Startup:
                 return self._fail("58030", NOT_DURABLE_TEXT, "not_durable", now_ns)
             case Shutdown():
                 return self._fail("57P01", "the gateway is shutting down", "shutdown", now_ns)
+            case Withdrawn(text, reason):
+                return self._fail("57P01", text, reason, now_ns)
             case Expired():
                 return self._fail("28000", "the token has expired", "token_expired", now_ns)
             case Closed(Side.CLIENT):

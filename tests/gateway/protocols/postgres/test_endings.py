@@ -258,7 +258,7 @@ def test_told_again_the_session_waits_no_longer() -> None:
 
 # --- whoever may connect no longer ---
 
-WITHDRAWN = Withdrawn("not on Sundays")
+WITHDRAWN = Withdrawn("not on Sundays", "not_permitted")
 
 
 def test_whoever_may_connect_no_longer_is_told_at_once_where_nothing_runs() -> None:
