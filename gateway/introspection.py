@@ -113,6 +113,11 @@ SELECT a.attrelid::int8, array_agg(a.attname::text ORDER BY a.attnum),
    AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid::int8 >= $1
  GROUP BY 1 ORDER BY 1
 """
+# Columns that are computed whenever they are read (from PostgreSQL 18 on).
+_VIRTUAL: Final = """
+SELECT attrelid::int8, attnum::int4 FROM pg_catalog.pg_attribute
+ WHERE attgenerated = 'v' AND NOT attisdropped
+"""
 _INHERITS: Final = """
 SELECT inhrelid::int8, inhparent::int8 FROM pg_catalog.pg_inherits ORDER BY inhrelid, inhseqno
 """
@@ -240,6 +245,7 @@ SELECT t.typname::text, p.proname::text
 _QUERIES: Final = {
     "relations": _RELATIONS,
     "columns": _COLUMNS,
+    "virtual": _VIRTUAL,
     "inherits": _INHERITS,
     "rules": _RULES,
     "triggers": _TRIGGERS,
@@ -267,6 +273,7 @@ class Rows:
 
     relations: Table = field(default_factory=list)
     columns: Table = field(default_factory=list)
+    virtual: Table = field(default_factory=list)
     inherits: Table = field(default_factory=list)
     rules: Table = field(default_factory=list)
     triggers: Table = field(default_factory=list)

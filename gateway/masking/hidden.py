@@ -80,7 +80,8 @@ def computed(sources: Iterable[Mask]) -> Mask:
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column. `type` is its base type's name in pg_type, `length` of char(n) and varchar(n)
-    or 0. `mask` is set where the person may not see it.
+    or 0. `mask` is set where the person may not see it. A `virtual` one is computed when it is
+    read, and may fail then by what it is computed of.
     """
 
     name: str
@@ -89,10 +90,13 @@ class Column:
     declared: str
     length: int = 0
     mask: Mask | None = None
+    virtual: bool = False
 
     @property
     def pumped(self) -> bool:
         """Whether the gateway can mask its values as they pass."""
+        if self.mask is not None and self.virtual:
+            return False
         if self.mask is None or (self.mask.name == "null" and not self.mask.parts):
             return True
         # What a view computes may fail, or be NULL, by what is hidden.

@@ -53,6 +53,7 @@ class Knowledge:
     together: tuple[tuple[int, tuple[int, ...]], ...] = ()
     derived: tuple[tuple[int, int], ...] = ()
     indexes: tuple[ordering.Index, ...] = ()
+    virtual: frozenset[tuple[int, str]] = frozenset()
     comments: tuple[tuple[int, str, str, tuple[str, ...]], ...] = ()
 
     def safe(self, declared: Iterable[str] = ()) -> frozenset[str]:
@@ -103,6 +104,11 @@ def known(rows: Rows) -> Knowledge:
             if kind in "vm" and definition is not None and schema not in _SYSTEM
         ),
         generated=tuple(generated),
+        virtual=frozenset(
+            (oid, numbered[oid, number])
+            for oid, number in rows.virtual
+            if (oid, number) in numbered
+        ),
         functions=_functions(rows),
         operators=tuple({name for _, name, _, trusted in rows.operators if not trusted}),
         database=rows.database,
@@ -203,13 +209,16 @@ def _follow(
         for oid, column, expression in knowledge.generated:
             sources = masks.get(oid, {})
             if _computed(f"SELECT {expression}", set(sources) - {column}, pure):
-                # It is stored: fetched without a risk, and shown as NULL, whatever it is.
-                found = {column: replace(computed(sources.values()), name="null")}
-                changed |= add(oid, found)
+                found = computed(sources.values())
+                if (oid, column) not in knowledge.virtual:
+                    # It is stored: fetched without a risk, and shown as NULL, whatever it is.
+                    found = replace(found, name="null")
+                changed |= add(oid, {column: found})
         for oid, definition in knowledge.views:
             columns = names.get(oid, [])
-            found = _view(definition, columns, masks, by_name, knowledge.path, pure=pure)
-            changed |= add(oid, found)
+            within = _unread(masks, knowledge.virtual)
+            shown = _view(definition, columns, within, by_name, knowledge.path, pure=pure)
+            changed |= add(oid, shown)
         for oid, column, row_of in knowledge.composites:
             if masks.get(row_of):
                 changed |= add(oid, {column: computed(masks[row_of].values())})
@@ -217,6 +226,21 @@ def _follow(
             if key in masks.get(parent, {}):
                 changed |= add(oid, {column: masks[parent][key]})
     return masks
+
+
+def _unread(
+    masks: Mapping[int, Mapping[str, Mask]], virtual: frozenset[tuple[int, str]]
+) -> Mapping[int, Mapping[str, Mask]]:
+    """`masks` as views have them: what is computed when it is read must not be read there either."""
+    if not virtual:
+        return masks
+    return {
+        oid: {
+            name: computed((mask,)) if (oid, name) in virtual else mask
+            for name, mask in found.items()
+        }
+        for oid, found in masks.items()
+    }
 
 
 def _stricter(mask: Mask, known: Mask) -> bool:
@@ -358,7 +382,9 @@ def hidden_from(
         mask = masks.get(oid, {}).get(name)
         if mask is not None and sees(mask):
             mask = None
-        columns.setdefault(oid, []).append(Column(name, number, kind, declared, length, mask))
+        virtual = (oid, name) in knowledge.virtual
+        column = Column(name, number, kind, declared, length, mask, virtual)
+        columns.setdefault(oid, []).append(column)
     protected = {
         names[oid]: Relation(oid, *names[oid], tuple(listed))
         for oid, listed in columns.items()

@@ -46,7 +46,7 @@ def expression(column: Column, token_keys: Mapping[str, bytes]) -> str:
     mask = column.mask
     assert mask is not None  # noqa: S101 (narrowing)
     name = identifier(column.name)
-    if mask.classification == COMPUTED:
+    if mask.classification == COMPUTED or column.virtual:
         # Even that it is NULL may be an answer, and that it fails: it is not evaluated.
         shown = column.type in TEXT and mask.name != "null"
         return f"'***'::{column.declared}" if shown else f"NULL::{column.declared}"

@@ -27,7 +27,7 @@ from tests.redteam.conftest import POLICIES
 from tests.redteam.dialogues import DIALOGUES
 from tests.redteam.generated import Generator
 from tests.redteam.interference import scripts
-from tests.redteam.twins import CLASSIFIED, MASKED, SCHEMA, TWINS, data
+from tests.redteam.twins import CLASSIFIED, MASKED, SCHEMA, TWINS, VIRTUAL, data
 from tests.redteam.watching import (
     WAYS,
     Script,
@@ -90,6 +90,8 @@ def _make(postgres: PostgresServer) -> None:
         admin.execute(f"create database {TWINS[0]} owner {postgres.user}")
         with session(TWINS[0], postgres.user) as owner:
             owner.execute(SCHEMA)
+            if owner.info.server_version >= 180000:
+                owner.execute(VIRTUAL)
             _make_views(owner)
         # Everything has the same OID in all of them.
         for twin in _EVERY[1:]:

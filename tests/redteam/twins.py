@@ -62,6 +62,7 @@ CLASSIFIED: Final = {
             "/deep/*/x": {},
         },
     },
+    "public.failing.ssn": {"class": "pii", "mask": "full"},
     "public.holders.name": {"class": "pii", "mask": "token"},
     "public.holders.number": {"class": "pii", "mask": "token"},
     "public.holders.ref": {"class": "pii", "mask": "token"},
@@ -103,6 +104,7 @@ create table cards (id int primary key, number text, address varchar(60), others
     floating float8, badge int, plate text, doc jsonb, open text not null);
 create index on cards (badge);
 create table holders (id int primary key, name text, number int, ref uuid, open text not null);
+create table failing (id int primary key, ssn text);
 create table plain (id int primary key, word text, n int, doc jsonb);
 create view v_papers as select id, doc, doc ->> 'secret' as s from papers;
 create view v_paper_secrets as select id from papers where doc ->> 'secret' > 'm';
@@ -134,6 +136,12 @@ create view v_orders as select o.id, o.item, p.name from orders o join people p 
 create materialized view m_people as select id, ssn as code, name from people;
 create materialized view m_rich as select id, name from people where salary > 500;
 """
+
+VIRTUAL: Final = """
+alter table failing add broken int generated always as (ssn::int) virtual;
+create view v_failing as select id, broken as b from failing;
+"""
+"""From PostgreSQL 18 on: what fails when it is read."""
 
 _COMMON: Final = """
 insert into orders select g, 1 + g % 8, 'item ' || g, g * 100,
@@ -168,6 +176,7 @@ insert into cards select g, {number}, {address}, {others}, array[{number}, null,
 update cards set number = null, address = null, others = null, numbers = null, visited = null,
     left_at = null, hired = null, worth = null, wage = null, floating = null, badge = null,
     plate = null, doc = null where id in (4, 7);
+insert into failing (id, ssn) select g, {pin} || {tail} from generate_series(1, 5) g;
 insert into holders select g, {holder}, {held}, {ref}, 'open ' || g from generate_series(1, 9) g;
 insert into staff select g, {note}, 'staff ' || g, nullif(g - 1, 0) from generate_series(1, 4) g;
 """
@@ -179,6 +188,7 @@ _FIRST: Final = {
     "salary": "g * 111.5",
     "profile": "jsonb_build_object('k', 'kestrel ' || g, 'n', g)",
     "pin": "7391 + g",
+    "tail": "''",
     "code": "'c' || g",
     "score": "g / 7.0",
     "photo": "decode('00ff' || lpad(g::text, 4, '0'), 'hex')",
@@ -214,6 +224,7 @@ _SECOND: Final = {
     "salary": "5000 - g * 400",
     "profile": "case when g % 2 = 0 then '[1, 2]'::jsonb else '\"text\"' end",
     "pin": "case when g = 4 then -5 else 1000000 / g end",
+    "tail": "case when g = 3 then 'x' else '' end",
     "code": "case when g < 4 then 'łódź' || g when g = 6 then '12' else upper(g || 'z') end",
     "score": "case g when 2 then float8 'nan' when 3 then '-infinity' else -g end",
     "photo": "decode(repeat('ab', 13 - g), 'hex')",

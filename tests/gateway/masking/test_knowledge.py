@@ -8,6 +8,7 @@ from gateway.introspection import Rows
 from gateway.masking.hidden import Mask
 from gateway.masking.knowledge import Knowledge, hidden_from, lineage
 from gateway.masking.knowledge import known as read_as
+from gateway.masking.sqlmask import expression
 from gateway.policy.catalog import build
 
 CLASSIFIED = {
@@ -108,6 +109,39 @@ def test_a_generated_column_is_what_it_is_made_of() -> None:
     found = lineage(knowledge, CLASSIFIED)[100]
     assert found["city"].classification == "computed"
     assert "id" not in found
+
+
+def test_a_generated_column_is_fetched_only_where_it_is_stored() -> None:
+    # Computed when it is read, it may fail by what is hidden, declared itself or not.
+    for virtual in (False, True):
+        knowledge = known(
+            generated=((100, "city", "ssn::int::text"), (100, "mail", "ssn || '@'")),
+            virtual=frozenset({(100, "city"), (100, "mail")} if virtual else ()),
+        )
+        hidden = hidden_from(knowledge, lineage(knowledge, CLASSIFIED), lambda mask: False)
+        columns = {each.name: each for each in hidden.protected["public", "people"].columns}
+        for name in ("city", "mail"):
+            assert columns[name].pumped is not virtual
+            assert (f'"{name}"' in expression(columns[name], {})) is (
+                name == "mail" and not virtual
+            )
+
+
+def test_a_view_does_not_read_what_is_computed_when_it_is_read() -> None:
+    knowledge = known(
+        tables={(200, "v"): ["a", "b"], (201, "w"): ["c"]},
+        views=(
+            (200, "SELECT p.city AS a, p.mail AS b FROM people p"),
+            (201, "SELECT v.b AS c FROM v"),
+        ),
+        generated=((100, "city", "ssn::int::text"), (100, "mail", "ssn || '@'")),
+        virtual=frozenset({(100, "city"), (100, "mail")}),
+    )
+    hidden = hidden_from(knowledge, lineage(knowledge, CLASSIFIED), lambda mask: False)
+    for relation in ("v", "w"):
+        for column in hidden.protected["public", relation].columns:
+            assert not column.pumped
+            assert f'"{column.name}"' not in expression(column, {})
 
 
 def test_who_sees_a_column_sees_what_is_it_and_not_what_is_computed() -> None:
