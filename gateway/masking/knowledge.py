@@ -231,7 +231,7 @@ def _follow(
 def _unread(
     masks: Mapping[int, Mapping[str, Mask]], virtual: frozenset[tuple[int, str]]
 ) -> Mapping[int, Mapping[str, Mask]]:
-    """`masks` as views have them: what is computed when it is read must not be read there either."""
+    """`masks` as views have them: what is computed when it is read must not be read there."""
     if not virtual:
         return masks
     return {

@@ -1,4 +1,4 @@
-"""The modules as the images ship them, compiled, under the tests of the same modules in Python.
+"""The compiled modules (`make compile`) under the tests of the same modules in Python.
 
 mypyc checks at run time what mypy only believes: what passes in Python can be a TypeError there.
 """

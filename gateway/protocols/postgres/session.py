@@ -60,7 +60,7 @@ _CLIENT: Final = b"QPBDECSHdcfFX"
 _X: Final = ord("X")
 _TERMINATE: Final = wire.message(b"X")
 _READY: Final = wire.message(b"Z", b"I")
-_OUTDATED: Final = Withdrawn("what you may not see has changed; connect again")
+_OUTDATED: Final = Withdrawn("what you may not see has changed: connect again", "target_changed")
 
 
 class _Stopping(Enum):
