@@ -53,7 +53,8 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A statement of the text, what it does, and the classified columns it would have `copied`.
+    """A statement of the text, what it does, and the classified columns it would have `copied`:
+    None where what may not be was not known, which says nothing about what it copies now.
 
     `plan` is how it is masked for who may not see everything, `ran` and `ran_recorded` what then
     runs in its place, if anything does.
@@ -62,7 +63,7 @@ class Found(msgspec.Struct, frozen=True):
     statement: Statement
     facts: Facts
     plan: Plan | None
-    copied: tuple[str, ...]
+    copied: tuple[str, ...] | None
     ran: str = ""
     ran_recorded: str = ""
 

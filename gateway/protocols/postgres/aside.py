@@ -63,7 +63,7 @@ def find(
     for statement in statements:
         facts = resolve(statement, meaning)
         plan = planned(statement, veil, made, converted=wanted.converted)
-        copied: tuple[str, ...] = ()
+        copied: tuple[str, ...] | None = None
         if copies is not None and not statement.error:
             copied = copies.of(statement.kinds, statement.relations, statement.text)
         found = Found(statement, facts, plan, copied)

@@ -94,7 +94,6 @@ class Asking:
         self._settings = settings
         self._readings = Readings(catalog, veil, large)
         self._has_large = False  # whether some statement that was prepared or declared is large
-        self._has_large = False  # whether some statement that was prepared or declared is large
         self._made: frozenset[str] = frozenset()  # relations that this session has made
         self._catalog = catalog
         self._new_id = new_id

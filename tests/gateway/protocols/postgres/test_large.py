@@ -263,3 +263,13 @@ def test_too_much_of_a_finding_is_refused() -> None:
     reading = Reading(analyse.wanted, (found,), talk.catalog, None)
     (request,) = requests(talk.handle(Analysed(analyse.ticket, reading)))
     assert "too many parts" in request.refusal
+
+
+def test_nothing_is_said_of_copies_where_it_was_not_known_what_may_be_copied() -> None:
+    # A catalog may be out of date for a while, and then known again without having changed: what
+    # was read meanwhile is held still, and must not say that nothing classified is copied.
+    talk = unread()
+    copying = f"create table mine as select ssn from customers {PADDING}"
+    (analyse,) = talk.client(pg.query(copying))
+    (request,) = requests(talk.handle(talk.reading(analyse)))
+    assert request.copied is None
