@@ -13,6 +13,7 @@ import contextlib
 import os
 import pickle
 import sys
+from collections import Counter as Counts
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -210,7 +211,7 @@ class Analysts:
         self._free: list[_Analyst] = []
         self._busy: dict[asyncio.Task[None], _Task] = {}
         self._waiting: OrderedDict[str, deque[_Task]] = OrderedDict()
-        self._waiting_bytes = 0
+        self._waiting_bytes: Counts[str] = Counts()  # of each person
         self._known: OrderedDict[tuple[Wanted, By], tuple[tuple[Found, ...], int]] = OrderedDict()
         self._known_bytes = 0
         self._snapshots: dict[str, Snapshot] = {}
@@ -223,14 +224,14 @@ class Analysts:
             self._known.move_to_end((wanted, by))
             _READ.labels("remembered").inc()
             return known[0]
-        if self._closed or self._waiting_bytes + wanted.size > _WAITING_BYTES:
+        if self._closed or not self._affords(person, wanted.size):
             _READ.labels("refused").inc()
             text = "too many large statements wait to be read: try again"
             raise NotAnalysed("refused", text, "53000")
         loop = asyncio.get_running_loop()
         task = _Task(person, wanted, by, loop.create_future())
         self._waiting.setdefault(person, deque()).append(task)
-        self._waiting_bytes += wanted.size
+        self._waiting_bytes[person] += wanted.size
         _WAITING.inc()
         outcome, begun = "cancelled", loop.time()
         try:
@@ -241,7 +242,9 @@ class Analysts:
             outcome = error.outcome
             raise
         finally:
-            self._waiting_bytes -= wanted.size
+            self._waiting_bytes[person] -= wanted.size
+            if not self._waiting_bytes[person]:
+                del self._waiting_bytes[person]
             _WAITING.dec()
             _READ.labels(outcome).inc()
             _SECONDS.observe(loop.time() - begun)
@@ -261,6 +264,14 @@ class Analysts:
         for analyst in self._free:
             analyst.kill()
             await analyst.gone()
+
+    def _affords(self, person: str, size: int) -> bool:
+        # With all of it one person could have everybody else's refused.
+        waiting = self._waiting_bytes
+        return (
+            waiting[person] + size <= _WAITING_BYTES // 2
+            and waiting.total() + size <= _WAITING_BYTES
+        )
 
     def _remember(self, wanted: Wanted, by: By, found: tuple[Found, ...]) -> None:
         size = wanted.size + sum(one.size for one in found)

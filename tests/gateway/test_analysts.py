@@ -177,20 +177,29 @@ async def test_persons_take_turns() -> None:
     await those.close()
 
 
-async def test_what_waits_is_bounded(analysts: Analysts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.analysts._WAITING_BYTES", 3 * len(ENDLESS))
-    reading = [
-        asyncio.create_task(analysts.read("alice", wanted(ENDLESS + " " * number), by()))
-        for number in range(2)
-    ]
+async def test_what_waits_is_bounded_and_nobody_takes_more_than_half(
+    analysts: Analysts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.analysts._WAITING_BYTES", 4 * len(ENDLESS) + 8)
+
+    def read(person: str, number: int) -> asyncio.Task[tuple[Found, ...]]:
+        return asyncio.create_task(analysts.read(person, wanted(ENDLESS + " " * number), by()))
+
+    reading = [read("alice", 0), read("alice", 1)]
     await asyncio.sleep(0)
     with pytest.raises(NotAnalysed, match="too many") as refused:
-        await analysts.read("bob", wanted(ENDLESS + "\n"), by())
+        await read("alice", 2)
     assert refused.value.sqlstate == "53000"
+    reading += [read("bob", 0), read("bob", 1)]
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in reading)
+    with pytest.raises(NotAnalysed, match="too many"):
+        await read("carol", 2)
     for each in reading:
         each.cancel()
     await asyncio.wait(reading)
-    assert await analysts.read("bob", wanted("select 1" + LONG), by())
+    assert await analysts.read("alice", wanted("select 1" + LONG), by())
+    assert not analysts._waiting_bytes
 
 
 async def test_what_was_read_is_remembered_while_the_catalog_is_the_same(
