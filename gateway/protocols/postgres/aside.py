@@ -85,6 +85,7 @@ class _Held:
         self.size = sum(found.size for found in reading.found)
         self.facts: dict[tuple[str, SessionNames], Facts] = {}
         self.plans: dict[tuple[str, frozenset[str]], Found] = {}
+        self.copied: dict[str, tuple[str, ...] | None] = {}
         wanted = reading.wanted
         meaning, made = wanted.meaning, wanted.made
         for found in reading.found:
@@ -92,6 +93,7 @@ class _Held:
             if not found.statement.error:
                 self.facts[text, meaning] = found.facts
                 self.plans[text, made] = found
+                self.copied[text] = found.copied
             meaning, made = found.facts.after(meaning), with_made(made, found.plan)
 
     def fits(self, wanted: Wanted) -> bool:
@@ -162,11 +164,18 @@ class Readings:
         return None
 
     def found(self, text: str, made: frozenset[str]) -> Found | None:
-        """How a statement is masked, what runs in its place and what it copies."""
+        """How a statement is masked, and what runs in its place."""
         for held in self._current():
             found = held.plans.get((text, made))
             if found is not None:
                 return found
+        return None
+
+    def copied(self, text: str) -> tuple[str, ...] | None:
+        """What a statement copies, whatever the session has made; None where that is not known."""
+        for held in self._current():
+            if text in held.copied:
+                return held.copied[text]
         return None
 
     def plan(

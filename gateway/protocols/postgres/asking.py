@@ -601,8 +601,7 @@ class Asking:
         copied: tuple[str, ...] | None = None
         if self._readings or len(statement.text) > self._large:
             statement = run.statement = self._judged(statement, given)
-            found = self._found(statement)
-            copied = found.copied if found is not None else None
+            copied = self._readings.copied(statement.text)
         kinds, relations = statement.kinds, statement.relations
         run.counted = run.portal
         if statement.kind == "fetch":

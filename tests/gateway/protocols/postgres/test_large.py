@@ -273,3 +273,15 @@ def test_nothing_is_said_of_copies_where_it_was_not_known_what_may_be_copied() -
     (analyse,) = talk.client(pg.query(copying))
     (request,) = requests(talk.handle(talk.reading(analyse)))
     assert request.copied is None
+
+
+def test_what_a_statement_copies_is_not_looked_for_again_where_it_makes_a_relation() -> None:
+    veil = Veil(HIDDEN)
+    talk = unread(veil=lambda: veil)
+    (analyse,) = talk.client(pg.query(f"create temp table mine as select 1 {PADDING}; select 1"))
+    event = talk.reading(analyse)
+    found = [msgspec.structs.replace(one, copied=("a.b.c",)) for one in event.reading.found]
+    assert found[0].plan is not None and found[0].plan.creates
+    reading = msgspec.structs.replace(event.reading, found=tuple(found))
+    asked = requests(talk.handle(Analysed(event.ticket, reading)))
+    assert [request.copied for request in asked] == [("a.b.c",), ("a.b.c",)]
