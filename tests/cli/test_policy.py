@@ -64,6 +64,26 @@ def test_targets_are_looked_up_in_the_settings(folder: Path, tmp_path: Path) -> 
     assert 'there is no target "shop"' in output
 
 
+def test_a_file_of_a_target_that_gateways_would_not_take_fails(folder: Path) -> None:
+    (folder / "targets").mkdir()
+    shop = folder / "targets" / "shop.yaml"
+    good = "{host: h, database: d, user: u, password: {env: X}}"
+    shop.write_text(good)
+    assert run("check", str(folder))[0] == 0
+    for text, said in (
+        ("{host: [hunter2", "shop.yaml is not YAML, line 1"),
+        (good.replace("user", "uesr"), "uesr: Extra inputs are not permitted"),
+        (good.replace("{env: X}", "hunter2"), "password"),
+    ):
+        shop.write_text(text)
+        code, output = run("check", str(folder))
+        assert (code, said in output, "hunter2" in output) == (1, True, False), output
+    shop.write_text(good)
+    (folder / "targets" / "other.yaml").write_text(good.replace("{", "{name: shop, ", 1))
+    code, output = run("check", str(folder))
+    assert (code, "two targets are named shop" in output) == (1, True)
+
+
 def test_a_case_that_comes_out_otherwise_is_shown_with_its_line(folder: Path) -> None:
     path = folder / "reads.tests.yaml"
     path.write_text(CASES.replace("allow: reads}", "deny: reads}", 1))

@@ -26,6 +26,7 @@ from gateway.machine import (
     TargetConnected,
     TargetUnreachable,
     TlsStarted,
+    Withdrawn,
 )
 from gateway.protocols.postgres.startup import MAX_CREDENTIAL, Door
 from gateway.protocols.postgres.upstream import Credential
@@ -351,11 +352,13 @@ def test_other_options_pass(options: str) -> None:
 # --- however it ends, the request to connect ends once ---
 
 
+WITHDRAWN = Withdrawn("the target has changed", "target_changed")
 ENDINGS = [
     ("client gone", lambda talk: talk.closed(CLIENT), "lost", "08006", "client_lost"),
     ("not durable", lambda talk: talk.not_durable(1), "failed", "58030", "not_durable"),
     ("shutdown", lambda talk: talk.handle(Shutdown()), "failed", "57P01", "shutdown"),
     ("expired", lambda talk: talk.handle(Expired()), "failed", "28000", "token_expired"),
+    ("withdrawn", lambda talk: talk.handle(WITHDRAWN), "failed", "57P01", "target_changed"),
     ("flood", lambda talk: talk.client(b"x" * 20_000), "failed", "08P01", "protocol_error"),
 ]
 
@@ -398,6 +401,7 @@ def connecting(**options: object) -> Dialogue:
         (TargetUnreachable("ConnectionRefusedError"), "08001"),
         (Shutdown(), "57P01"),
         (Expired(), "28000"),
+        (WITHDRAWN, "57P01"),
     ],
 )
 def test_while_connecting(event: object, code: str) -> None:
