@@ -3,9 +3,10 @@
     -> u32 length, pickle: `Learn` (a part of what is known of a target), `Forget` or `Job`
     <- u32 length, msgpack: `Answer`, of each job as many as it takes
 
-Pickles come from the gateway alone. What comes back is decoded by its type: a text that takes
-this process over takes over no more than it. It ends when the gateway does, when a job takes too
-long, and after one that has taken much memory.
+Pickles come from the gateway alone. What comes back is decoded by its type: a text that took this
+process over could lie about those that are read after it, and would run as the gateway's user, but
+would not be in the gateway's memory. It ends when the gateway does, when a job takes too long, and
+after one that has taken much memory.
 """
 
 from __future__ import annotations

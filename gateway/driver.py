@@ -483,7 +483,7 @@ class Connection(asyncio.Protocol):
         After `before`: a decision depends on what was permitted earlier, and so does the book.
         """
         requests = []
-        estimates = self._here.estimates
+        estimates, known = self._here.estimates, self._here.catalog.knowledge
         for request in command.requests:
             few = msgspec.structs.replace(request, row_estimate=0)
             hopeful = any(self._permits(asked) for asked in (request, few))
@@ -493,6 +493,9 @@ class Connection(asyncio.Protocol):
             await asyncio.wait([before])
         if self._asked is asyncio.current_task():
             self._asked = None
+        if self._here.catalog.knowledge is not known:
+            # What is copied may be classified since.
+            requests = [msgspec.structs.replace(each, copied=None) for each in requests]
         if not self._closed:
             self._decide(Ask(command.ticket, tuple(requests)))
 
