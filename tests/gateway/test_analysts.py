@@ -231,3 +231,12 @@ async def test_where_memory_runs_out_they_go_first(analysts: Analysts) -> None:
     assert await analysts.read("alice", wanted("select 1" + LONG), by())
     (process,) = children() - before
     assert Path(f"/proc/{process}/oom_score_adj").read_text().strip() == "1000"
+
+
+async def test_what_the_gateway_itself_has_taken_makes_none_leave(analysts: Analysts) -> None:
+    before, taken = children(), b"x" * (600 * 1024 * 1024)
+    assert await analysts.read("alice", wanted("select 1" + LONG), by())
+    (process,) = children() - before
+    assert await analysts.read("alice", wanted("select 2" + LONG), by())
+    assert children() - before == {process}
+    assert len(taken)
