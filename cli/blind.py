@@ -282,7 +282,7 @@ class Judge:
             known = self._contexts[masked.context.session_id] = (masked.context, begun)
         rest = list(rows.event_values(masked))
         for number in _BYTES_OF_EVENT:
-            rest[number] = rest[number].hex().upper()
+            rest[number] = _hexadecimal(rest[number])
         return known[1] + orjson.dumps(rest)[1:]
 
     def row(self, masked: Masked) -> Row:

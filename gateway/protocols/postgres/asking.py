@@ -56,7 +56,7 @@ _MAY_NAME: Final = re.compile(rb"execute|fetch|move", re.IGNORECASE)
 _UNSEEN: Final = frozenset({"call", "do", sql.FUNCTION_CALL})
 
 _UNCOUNTED: Final = "the values that it looks up cannot be counted: bind them, as text or numbers"
-_OUTDATED: Final = Plan("refuse", "what you may not see has changed: connect again")
+OUTDATED: Final = Plan("refuse", "what you may not see has changed: connect again")
 _REPLAN: Final = Plan("refuse", "cached plan must not change result type", sqlstate="0A000")
 _COPIED: Final = frozenset(b"dcf")
 # Messages with which what has gathered is asked.
@@ -268,7 +268,7 @@ class Asking:
             raise ProtocolViolation("invalid string in message")
         self._segment()
         statements = self._statements(whole[5:-1], alone=False)
-        self._simple(whole, statements or (self._language.prepared(b""),))
+        self._simple(whole, statements or (requests.prepared(()),))
 
     def _function_call(self, whole: bytes) -> None:
         """A function by its OID, outside of any statement: libpq's large objects, mostly."""
@@ -319,7 +319,7 @@ class Asking:
         if needed is not None and needed != self._settings:
             # Also where it needs fewer: it could change them now, and need them later.
             self.outdated = True
-            return _OUTDATED
+            return OUTDATED
         converted = self._language.converted
         plan = self._readings.plan(statement, veil, self._made, converted=converted)
         self._made = with_made(self._made, plan)

@@ -109,10 +109,6 @@ class Language:
         """The statements of a text. See `spoken`."""
         return statements(raw, self.spoken(unsettled, restored), self._analyse)
 
-    def prepared(self, raw: bytes, unsettled: bool = False, restored: bool = False) -> Statement:
-        """The statement of a Parse."""
-        return prepared(self.statements(raw, unsettled, restored))
-
 
 def statements(raw: bytes, spoken: Spoken, analyse: Analyse) -> tuple[Statement, ...]:
     """The statements of a text."""

@@ -43,7 +43,7 @@ from gateway.masking.veil import Veil
 from gateway.policy.facts import Resolve, SessionNames
 from gateway.protocols.postgres import limits, wire
 from gateway.protocols.postgres.answering import Answering
-from gateway.protocols.postgres.asking import Asking
+from gateway.protocols.postgres.asking import OUTDATED, Asking
 from gateway.protocols.postgres.pipeline import (
     MESSAGE_BYTES,
     STATEMENT_BYTES,
@@ -60,7 +60,7 @@ _CLIENT: Final = b"QPBDECSHdcfFX"
 _X: Final = ord("X")
 _TERMINATE: Final = wire.message(b"X")
 _READY: Final = wire.message(b"Z", b"I")
-_OUTDATED: Final = Withdrawn("what you may not see has changed: connect again", "target_changed")
+_OUTDATED: Final = Withdrawn(OUTDATED.reason, "target_changed")
 
 
 class _Stopping(Enum):
